@@ -1,0 +1,89 @@
+"""Everything that can go wrong with a job, in one tree.
+
+::
+
+    PoseError
+    ├── PermanentError            the same input will fail again: never retried
+    │   ├── InvalidRequest        the message: unknown option, wrong type, out of range
+    │   ├── ImageError            the image itself
+    │   │   ├── ImageNotFound     nothing at that path or URL
+    │   │   ├── ImageNotAllowed   outside the allowed roots, or not a regular file
+    │   │   ├── ImageTooLarge     bytes, pixels or aspect ratio beyond the limit
+    │   │   └── ImageUndecodable  empty, truncated, or not an image in an accepted format
+    │   ├── ModelError            the net's files: missing, corrupt, unsupported
+    │   └── SettingsError         a POSE_* variable has a value that is not allowed
+    └── TransientError            the same input may succeed later: retried with back-off
+        ├── ImageNotReady         not there yet, or an I/O error while reading
+        ├── StorageUnavailable    the overlay store does not answer
+        ├── DeviceOutOfMemory     a single frame did not fit
+        └── DeviceLost            the net process died or did not answer in time
+
+Every class takes one argument, the sentence a person reads: the thing, the reason, the remedy.
+So each survives Celery's JSON round trip, which rebuilds an exception as ``cls(*exc.args)``.
+This module imports nothing and may be imported from every room.
+"""
+
+from __future__ import annotations
+
+
+class PoseError(Exception):
+    """Base of all errors of this project."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+
+class PermanentError(PoseError):
+    """The same input will fail again; the job ends here and is never retried."""
+
+
+class InvalidRequest(PermanentError):
+    """The message does not fit the wire contract."""
+
+
+class ImageError(PermanentError):
+    """Something is wrong with the image a job names."""
+
+
+class ImageNotFound(ImageError):
+    """Nothing is there."""
+
+
+class ImageNotAllowed(ImageError):
+    """The path leaves the allowed roots, or is not a regular file."""
+
+
+class ImageTooLarge(ImageError):
+    """More bytes, more pixels or a more extreme shape than the limits admit."""
+
+
+class ImageUndecodable(ImageError):
+    """Empty, truncated, or not an image in an accepted format."""
+
+
+class ModelError(PermanentError):
+    """The net's files are missing, corrupt, or use something that is not supported."""
+
+
+class SettingsError(PermanentError):
+    """A setting has a value that is not allowed."""
+
+
+class TransientError(PoseError):
+    """The same input may succeed later; the job is retried with back-off."""
+
+
+class ImageNotReady(TransientError):
+    """The file is not there yet, or reading it failed."""
+
+
+class StorageUnavailable(TransientError):
+    """The overlay store does not answer."""
+
+
+class DeviceOutOfMemory(TransientError):
+    """One frame alone did not fit into the device's memory."""
+
+
+class DeviceLost(TransientError):
+    """The net process died, or did not answer before its deadline."""
