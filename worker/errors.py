@@ -11,10 +11,13 @@
     │   │   ├── ImageTooLarge     bytes, pixels or aspect ratio beyond the limit
     │   │   └── ImageUndecodable  empty, truncated, or not an image in an accepted format
     │   ├── ModelError            the net's files: missing, corrupt, unsupported
+    │   ├── JobFailed             the job's process was killed, or met an error that is none of these
     │   └── SettingsError         a POSE_* variable has a value that is not allowed
     └── TransientError            the same input may succeed later: retried with back-off
         ├── ImageNotReady         not there yet, or an I/O error while reading
+        ├── BrokerUnavailable     the broker or the result backend does not answer
         ├── StorageUnavailable    the overlay store does not answer
+        ├── JobTimedOut           the job took longer than its time limit
         ├── DeviceOutOfMemory     a single frame did not fit
         └── DeviceLost            the net process died or did not answer in time
 
@@ -65,6 +68,10 @@ class ModelError(PermanentError):
     """The net's files are missing, corrupt, or use something that is not supported."""
 
 
+class JobFailed(PermanentError):
+    """The job ended in an error that is none of this tree, such as its process being killed."""
+
+
 class SettingsError(PermanentError):
     """A setting has a value that is not allowed."""
 
@@ -77,8 +84,16 @@ class ImageNotReady(TransientError):
     """The file is not there yet, or reading it failed."""
 
 
+class BrokerUnavailable(TransientError):
+    """The broker or the result backend does not answer."""
+
+
 class StorageUnavailable(TransientError):
     """The overlay store does not answer."""
+
+
+class JobTimedOut(TransientError):
+    """The job took longer than its soft time limit."""
 
 
 class DeviceOutOfMemory(TransientError):

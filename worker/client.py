@@ -1,0 +1,190 @@
+"""For other services: submit an image, wait for its people, fetch the picture.
+
+>>> client = PoseClient("redis://127.0.0.1:6379/0")
+>>> job = client.submit("/data/street.jpg", target_height=368)
+>>> job.result(timeout=30).people[0].keypoints[0]      # the nose: x, y, confidence
+>>> picture = job.overlay()                            # JPEG bytes
+
+Imports neither torch nor cv2.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import Any, Dict, Iterable, Iterator, Optional
+
+import celery
+import celery.exceptions
+import kombu.exceptions
+import redis
+
+from worker.contract import TASK, Result, parse_job
+from worker.errors import BrokerUnavailable, JobFailed, PermanentError, TransientError
+from worker.settings import masked
+from worker.storage import delete, fetch
+
+
+class JobHandle:
+    """One submitted job: its id, its state, its result."""
+
+    def __init__(self, client: PoseClient, job_id: str, image: str) -> None:
+        self._client = client
+        self.id = job_id
+        self.image = image
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self.id!r}, {self.image!r})"
+
+    @property
+    def state(self) -> str:
+        """Celery's state: PENDING, STARTED, RETRY, SUCCESS or FAILURE."""
+        with _broker_errors(self._client):
+            return str(self._client.app.AsyncResult(self.id).state)
+
+    def result(self, timeout: Optional[float] = None) -> Result:
+        """Wait for the result.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            TimeoutError: the job has not ended within `timeout`; it goes on.
+            PermanentError, TransientError: how the job failed, typed and in one sentence (see worker.errors).
+            JobFailed: the job ended in an error of another kind.
+            BrokerUnavailable: the result backend does not answer.
+        """
+        with _broker_errors(self._client):
+            job = self._client.app.AsyncResult(self.id)
+            try:
+                stored = job.get(timeout, propagate=False)
+            except celery.exceptions.TimeoutError as exc:
+                raise TimeoutError(
+                    f"Job {self.id} for {self.image!r} has not ended within {timeout:g} s; is a worker running?"
+                ) from exc
+        return _outcome(self.id, job.state, stored)
+
+    def overlay(self, timeout: Optional[float] = None) -> Optional[bytes]:
+        """The rendered picture as encoded bytes (see ``result().overlay.media_type``); None if none was asked for.
+
+        Raises: as :meth:`result`, and StorageUnavailable if the overlay store does not answer.
+        """
+        overlay = self.result(timeout).overlay
+        return None if overlay is None else self._client.fetch(overlay.url)
+
+
+class PoseClient:
+    """Submits jobs to the workers of one broker.
+
+    Args:
+        broker_url: as the workers' POSE_BROKER_URL.
+        result_backend: as the workers' POSE_RESULT_BACKEND; the broker if not given.
+        queue: as the workers' POSE_QUEUE.
+    """
+
+    def __init__(self, broker_url: str, *, result_backend: Optional[str] = None, queue: str = "pose") -> None:
+        self._url = broker_url
+        self._results_url = result_backend or broker_url
+        self._queue = queue
+        self.app = celery.Celery("pose-client", broker=broker_url, backend=self._results_url, set_as_current=False)
+        self.app.conf.update(
+            task_serializer="json",
+            result_serializer="json",
+            accept_content=["json"],
+            # A client that cannot reach the broker says so within seconds instead of waiting for ever.
+            broker_transport_options={"socket_connect_timeout": 5, "max_retries": 1},
+            redis_socket_connect_timeout=5,
+        )
+
+    def __repr__(self) -> str:
+        return f"PoseClient({masked(self._url)!r}, queue={self._queue!r})"
+
+    def __enter__(self) -> PoseClient:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; handles of this client are of no use afterwards."""
+        self.app.close()
+
+    def submit(self, path: Any, **options: Any) -> JobHandle:
+        """Put one image on the queue.
+
+        Args:
+            path: the image's path as the workers see it, relative ones resolved here; or a URL.
+            options: fields of :class:`worker.contract.Options`.
+
+        Raises:
+            InvalidRequest: an option is unknown, of the wrong type or out of range; nothing was sent.
+            BrokerUnavailable: the broker does not answer; nothing was sent.
+        """
+        image = os.fspath(path)
+        image = os.fsdecode(image) if isinstance(image, bytes) else image
+        if "://" not in image:
+            image = os.path.abspath(image)  # noqa: PTH100 - keeps symbolic links for the worker to judge
+        parse_job(image, options)
+        job_id = str(uuid.uuid4())
+        message = {"image": image, "options": options}
+        with _broker_errors(self):
+            self.app.send_task(TASK, kwargs=message, task_id=job_id, queue=self._queue, retry=False)
+        return JobHandle(self, job_id, image)
+
+    def ended(self, job_ids: Iterable[str]) -> Iterator[Any]:
+        """Of `job_ids`, those that have ended: pairs of id and a Result or the exception that ended the job.
+
+        One round trip for all; does not wait.
+        """
+        ids = list(job_ids)
+        backend = self.app.backend
+        with _broker_errors(self):
+            stored = backend.mget([backend.get_key_for_task(job_id) for job_id in ids]) if ids else []
+        for job_id, text in zip(ids, stored):
+            meta: Dict[str, Any] = backend.decode_result(text) if text else {}
+            if meta.get("status") in celery.states.READY_STATES:
+                try:
+                    yield job_id, _outcome(job_id, meta["status"], backend.meta_from_decoded(meta)["result"])
+                except Exception as exc:
+                    yield job_id, exc
+
+    def fetch(self, overlay_url: str) -> bytes:
+        """The bytes of an overlay, by the URL in a result."""
+        return fetch(overlay_url, self._results_url)
+
+    def discard(self, job_id: str, result: Optional[Result] = None) -> None:
+        """Delete what is stored of a job that has ended: its result and, given `result`, its overlay."""
+        with _broker_errors(self):
+            self.app.backend.forget(job_id)
+        if result is not None and result.overlay is not None:
+            delete(result.overlay.url, self._results_url)
+
+
+def _outcome(job_id: str, state: str, stored: Any) -> Result:
+    """A stored outcome as a Result, or raised as the error it is."""
+    if state == "SUCCESS":
+        return Result.model_validate(stored)
+    if isinstance(stored, (PermanentError, TransientError)):
+        raise stored
+    raise JobFailed(f"Job {job_id} ended as {state}: {type(stored).__name__}: {stored}.") from (
+        stored if isinstance(stored, BaseException) else None
+    )
+
+
+class _broker_errors:  # noqa: N801 - used like a function
+    """Translates what celery, kombu and redis raise when the broker is away."""
+
+    def __init__(self, client: PoseClient) -> None:
+        self._client = client
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, exc: Any, traceback: Any) -> None:
+        if isinstance(exc, (kombu.exceptions.OperationalError, redis.RedisError)):
+            raise BrokerUnavailable(
+                f"The broker {masked(self._client._url)} does not answer ({exc}); check the URL and the server."
+            ) from exc
+
+
+__all__ = ["BrokerUnavailable", "JobFailed", "JobHandle", "PoseClient", "Result"]

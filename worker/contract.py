@@ -1,0 +1,208 @@
+"""The wire contract: what a job asks for and what its result says, as documented in docs/message.md.
+
+The message is the Celery task ``pose.estimate`` with keyword arguments ``image`` and ``options``.
+Run ``python -m worker.contract`` for the JSON Schema that stands in docs/contract.schema.json.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, Union
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import Annotated
+
+from worker.errors import InvalidRequest
+
+#: Version of the result; raised when a field changes its meaning or disappears.
+SCHEMA_VERSION = 1
+#: The task's name on the queue.
+TASK = "pose.estimate"
+#: Longest image path or URL that a message may carry, in characters.
+MAX_IMAGE_CHARS = 4096
+
+Keypoint = Optional[Tuple[float, float, float]]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OverlayOptions(_Message):
+    """How the picture is drawn."""
+
+    background: Literal["image", "black", "transparent"] = Field(
+        "image", description="On the image, on black, or alone as a transparent PNG"
+    )
+    alpha: float = Field(0.6, ge=0, le=1, description="Opacity of limbs and joints")
+    thickness: float = Field(1.0, gt=0, le=10, description="Factor on the line thickness that fits the image's size")
+    render_threshold: float = Field(0.05, ge=0, le=1, description="Joints of lower confidence are not drawn")
+    quality: int = Field(90, ge=1, le=100, description="JPEG quality")
+
+
+class Options(_Message):
+    """What a job may ask for; everything has a default."""
+
+    model: Optional[str] = Field(None, max_length=100, description="The net's name; null: the one the worker serves")
+    target_height: int = Field(368, ge=64, le=2048, description="Height of the net's input, in pixels")
+    max_width: Optional[int] = Field(
+        None, ge=64, le=8192, description="Cap on the net input's width, in pixels, for panoramas"
+    )
+    scales: Tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(
+        (1.0,), min_length=1, max_length=8, description="Factors on target_height; maps of several are merged"
+    )
+    merge: Literal["avg", "max"] = Field("avg", description="How the maps of several scales are merged")
+    flip: bool = Field(False, description="Also run the mirrored image and average")
+    max_people: Optional[int] = Field(None, ge=1, le=1000, description="Keep only the best-scored people")
+    min_score: float = Field(0.0, ge=0, le=1, description="Leave out people scored lower")
+    overlay: Union[bool, OverlayOptions] = Field(True, description="Whether and how a picture is drawn")
+
+    @property
+    def overlay_options(self) -> Optional[OverlayOptions]:
+        """How to draw, or None where no picture is wanted."""
+        if isinstance(self.overlay, OverlayOptions):
+            return self.overlay
+        return OverlayOptions() if self.overlay else None
+
+
+class Job(_Message):
+    """The keyword arguments of the task."""
+
+    image: str = Field(min_length=1, max_length=MAX_IMAGE_CHARS, description="Path or file:// URL of the image")
+    options: Options = Options()
+
+
+class Image(_Message):
+    """The image as it was read: after EXIF orientation."""
+
+    path: str
+    width: int
+    height: int
+    format: str
+    frames: int = Field(1, description="Frames or pages in the file; only the first is used")
+
+
+class Model(_Message):
+    """The net that looked at it."""
+
+    name: str
+    sha256: str = Field(description="SHA-256 of the net's weights, init_net.pb")
+
+
+class Person(_Message):
+    """One person: 18 keypoints in COCO-18 order; null where a joint was not found."""
+
+    score: float
+    keypoints: Tuple[Keypoint, ...] = Field(
+        min_length=18, max_length=18, description="x and y in source pixels, confidence; or null"
+    )
+
+
+class Overlay(_Message):
+    """Where the picture is, until when, and how to know that it is whole."""
+
+    url: str
+    media_type: str
+    bytes: int
+    sha256: str
+    expires_at: Optional[float] = Field(description="Unix time in seconds; null: kept until someone deletes it")
+
+
+class Result(_Message):
+    """What a job's success carries."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+    schema_version: int = Field(SCHEMA_VERSION, alias="schema")
+    job_id: str
+    image: Image
+    model: Model
+    people: List[Person]
+    overlay: Optional[Overlay] = None
+    warnings: List[str] = []
+    timings_ms: Dict[str, float] = Field(description="Milliseconds by stage")
+    worker: str
+    device: str
+    attempt: int
+
+    def to_message(self) -> Dict[str, Any]:
+        """This result as the JSON object that goes on the wire."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def parse_message(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
+    """Check a message's positional arguments, of which there are none, and its keyword arguments.
+
+    Raises:
+        InvalidRequest: as :func:`parse_job`.
+    """
+    faults = [f"{name} is not an argument" for name in kwargs if name not in Job.model_fields]
+    if args:
+        faults.append("image and options are keyword arguments, not positional")
+    return parse_job(kwargs.get("image"), kwargs.get("options"), faults)
+
+
+def parse_job(image: Any, options: Any, faults: Sequence[str] = ()) -> Job:
+    """Check a job's arguments; types are JSON's own and are not converted.
+
+    Args:
+        faults: what is already known to be wrong with the message.
+
+    Raises:
+        InvalidRequest: the message names each field that is unknown, of the wrong type or out of range.
+    """
+    faults = list(faults)
+    if not isinstance(image, str) or not 0 < len(image) <= MAX_IMAGE_CHARS:
+        faults.append(f"image: must be a string of 1 to {MAX_IMAGE_CHARS} characters (got {_shown(image)})")
+    parsed = Options()
+    try:
+        parsed = Options.model_validate_json(json.dumps({} if options is None else options), strict=True)
+    except (TypeError, ValueError, RecursionError) as exc:
+        faults += _faults(exc) if isinstance(exc, ValidationError) else [f"options: not JSON ({exc})"]
+    if faults:
+        raise InvalidRequest(f"The job for {_shown(image)} was refused: {'; '.join(faults)}; see docs/message.md.")
+    # A path may hold undecodable bytes as lone surrogates, which pydantic's own strings do not admit.
+    return Job.model_construct(image=image, options=parsed)
+
+
+def _faults(invalid: ValidationError) -> List[str]:
+    return [_fault(error) for error in invalid.errors(include_url=False) if _is_telling(error)][:5]
+
+
+def _is_telling(error: Any) -> bool:
+    """Of the two things that `overlay` may be, keep the complaints of the one that was meant."""
+    if "bool" in error["loc"]:
+        return not isinstance(error["input"], dict)
+    return error["type"] != "model_type" or "OverlayOptions" not in error["loc"]
+
+
+def _fault(error: Any) -> str:
+    field = ".".join(["options", *(str(part) for part in error["loc"] if part not in ("bool", "OverlayOptions"))])
+    if error["type"] == "extra_forbidden":
+        return f"{field} is not an option"
+    return f"{field}: {error['msg'][0].lower()}{error['msg'][1:]} (got {_shown(error['input'])})"
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def json_schema() -> Dict[str, Any]:
+    """The JSON Schema of the message's arguments and of the result."""
+    definitions: Dict[str, Any] = {}
+    for model in (Job, Result):
+        schema = model.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+        definitions.update(schema.pop("$defs", {}))
+        definitions[model.__name__] = schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{TASK}: Job is what goes in, Result is what comes out",
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""The device a worker owns, and the net on it."""

@@ -1,0 +1,155 @@
+"""Every POSE_* variable: its type, unit, default and meaning. Read once, when the worker starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, Literal, Tuple
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from worker.errors import SettingsError
+
+PREFIX = "POSE_"
+_MODELS = Path(__file__).resolve().parent.parent / "models"
+
+
+class Settings(BaseModel):
+    """What one deployment of the worker is told. Each field is the variable ``POSE_<NAME>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    broker_url: str = Field("", repr=False, description="Where jobs come from, e.g. `redis://:password@host:6379/0`")
+    result_backend: str = Field("", repr=False, description="Where results go; a Redis URL. Empty: the broker's Redis")
+    overlay_store: str = Field(
+        "",
+        repr=False,
+        description="Where overlays go: `redis://…`, `file:///directory` or `s3://bucket/prefix`. "
+        "Empty: the result backend's Redis",
+    )
+    key_prefix: str = Field(
+        "pose", pattern=r"^[A-Za-z0-9_.-]+$", description="Begins every Redis key that is not Celery's own"
+    )
+    queue: str = Field(
+        "pose", pattern=r"^[A-Za-z0-9_.-]+$", description="The queue that workers consume and clients send to"
+    )
+    model: str = Field(
+        "mobilenet_thin",
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="The net to load: a folder in the models directory",
+    )
+    models_dir: Path = Field(_MODELS, description="The folder that holds the nets' folders")
+    engine: Literal["torch", "caffe2"] = Field("torch", description="What executes the NetDef")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="The net's arithmetic; auto: fp32 on a CPU, fp16 on a GPU"
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="`cpu`, `cuda:0`, …; auto: a GPU where there is one",
+    )
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of the net; 0: one for each core")
+    warm_sizes: Tuple[Tuple[int, int], ...] = Field(
+        ((368, 496), (368, 656)),
+        description="Net input sizes, height x width in pixels, run once before the first job",
+    )
+    image_roots: Tuple[str, ...] = Field(
+        (".",),
+        description="Folders whose images may be read, separated by `:`; symbolic links are resolved first",
+    )
+    max_bytes: int = Field(64 << 20, ge=1, description="Largest image file, in bytes")
+    max_pixels: int = Field(64_000_000, ge=1, description="Largest image, in pixels")
+    max_aspect: float = Field(100.0, ge=1, description="Longest side divided by the shortest")
+    file_grace_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds after submission in which a missing file is waited for (network file systems)",
+    )
+    result_expires_s: int = Field(86_400, ge=1, description="Seconds for which results and overlays are kept")
+    soft_time_limit_s: float = Field(60.0, gt=0, description="Seconds after which a job is interrupted and retried")
+    hard_time_limit_s: float = Field(90.0, gt=0, description="Seconds after which a job's process is killed")
+    max_attempts: int = Field(5, ge=1, le=100, description="How often a job is tried when a failure is transient")
+    retry_base_s: float = Field(1.0, gt=0, description="Seconds before the second attempt; doubles each time")
+    retry_max_s: float = Field(60.0, gt=0, description="Longest pause between attempts, in seconds")
+    start_timeout_s: float = Field(300.0, gt=0, description="Seconds within which the net must be loaded and warm")
+
+    @field_validator("hard_time_limit_s")
+    @classmethod
+    def _hard_is_beyond_soft(cls, value: float, info: Any) -> float:
+        if value <= info.data.get("soft_time_limit_s", 0):
+            raise ValueError("must be more than POSE_SOFT_TIME_LIMIT_S")
+        return value
+
+    @field_validator("image_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("warm_sizes", mode="before")
+    @classmethod
+    def _split_sizes(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(tuple(size.lower().split("x")) for size in value.replace(",", " ").split())
+
+    @property
+    def results_url(self) -> str:
+        """The Redis that holds results."""
+        return self.result_backend or self.broker_url
+
+    @property
+    def overlays_url(self) -> str:
+        """The store that holds overlays."""
+        return self.overlay_store or self.results_url
+
+    def __repr_args__(self) -> Any:
+        yield from super().__repr_args__()
+        for name in ("broker_url", "result_backend", "overlay_store"):
+            yield name, masked(getattr(self, name))
+
+
+def masked(url: str) -> str:
+    """`url` with its password replaced by ``***``, fit for logs and error messages."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    user, host = parts.netloc.rsplit("@", 1)
+    return urlunsplit(parts._replace(netloc=f"{user.split(':', 1)[0]}:***@{host}"))
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Read settings from `environment`; unset and empty variables take their default.
+
+    Raises:
+        SettingsError: a POSE_* variable is unknown, or its value is not allowed.
+    """
+    values: Dict[str, str] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or not text:
+            continue
+        name = variable[len(PREFIX) :].lower()
+        if name not in Settings.model_fields:
+            known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.model_fields))
+            raise SettingsError(f"{variable} is not a setting of the pose worker; there are {known}.")
+        values[name] = text
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        value = masked(str(values.get(name, "")))
+        raise SettingsError(f"{PREFIX}{name.upper()} is {value!r}: {_reason(first)}.") from None
+
+
+def _reason(error: Any) -> str:
+    message = error["msg"]
+    return message[0].lower() + message[1:].replace("Value error, ", "")
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, from its environment, read at the first call."""
+    return read_settings(os.environ)

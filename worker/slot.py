@@ -1,0 +1,192 @@
+"""What one slot holds: the net, the way in and the way out. Made once in the child, before the first job."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import cv2
+
+from worker import wire
+from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result
+from worker.device.pin import own_device, own_precision
+from worker.engine import load
+from worker.errors import InvalidRequest
+from worker.images import ImagePolicy, LoadedImage, load_image
+from worker.pose import Estimate, EstimateOptions, Estimator, draw_overlay
+from worker.settings import Settings
+from worker.storage import open_store
+
+logger = logging.getLogger(__name__)
+
+
+class Delivery(NamedTuple):
+    """Which message a job came in."""
+
+    job_id: str
+    worker: str
+    attempt: int
+
+
+class Slot:
+    """One process's estimator, image gate and overlay store.
+
+    Args:
+        settings: what this deployment was told.
+
+    Raises:
+        ModelError: the net's files are missing, corrupt or unsupported.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        device = own_device(settings)
+        self.net = load(
+            settings.models_dir / settings.model,
+            device=device,
+            precision=own_precision(settings, device),
+            engine=settings.engine,
+            threads=settings.threads or None,
+        )
+        manifest = self.net.manifest
+        self._model = Model(name=manifest.name, sha256=manifest.sha256)
+        self._estimator = Estimator(self.net, stride=manifest.input.stride, pad_value=manifest.input.pad_value)
+        self._policy = ImagePolicy(
+            roots=settings.image_roots,
+            max_bytes=settings.max_bytes,
+            max_pixels=settings.max_pixels,
+            max_aspect=settings.max_aspect,
+            file_grace_s=settings.file_grace_s,
+        )
+        self._store = open_store(settings.overlays_url, prefix=settings.key_prefix)
+        cv2.setNumThreads(1)  # the net's threads already fill the cores
+
+    def warm(self) -> None:
+        """Run the sizes that are expected once, and compile the decoder, so that the first job is as fast as any."""
+        self.net.warm(self._settings.warm_sizes)
+        self._estimator.warm()
+
+    def describe(self) -> str:
+        """The net, its precision and its device, for the log."""
+        return f"{self._model.name} {self.net.precision} on {self.net.device}"
+
+    def load_image(self, path: str) -> LoadedImage:
+        """Read the image at `path`; raises ImageError or ImageNotReady."""
+        return load_image(path, self._policy)
+
+    def estimate(self, picture: LoadedImage, job: Job) -> Estimate:
+        """Find the people in `picture`."""
+        wanted = job.options.model
+        if wanted not in (None, self._model.name):
+            raise InvalidRequest(
+                f"The job for {job.image!r} asks for the net {wanted!r}, but this worker serves {self._model.name!r}."
+            )
+        options = job.options
+        return self._estimator.estimate(
+            [picture.pixels],
+            EstimateOptions(
+                target_height=options.target_height,
+                max_width=options.max_width,
+                scales=options.scales,
+                merge=options.merge,
+                flip=options.flip,
+                max_people=options.max_people,
+                min_score=options.min_score,
+            ),
+        )[0]
+
+    def render(self, picture: LoadedImage, estimate: Estimate, style: Optional[OverlayOptions]) -> Optional[bytes]:
+        """The encoded overlay, or None if the job wants none."""
+        if style is None:
+            return None
+        drawn = draw_overlay(
+            picture.pixels,
+            estimate.people,
+            background=style.background,
+            alpha=style.alpha,
+            thickness=style.thickness,
+            render_threshold=style.render_threshold,
+        )
+        kind, flags = (".png", []) if drawn.shape[2] == 4 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, style.quality])
+        return bytes(cv2.imencode(kind, drawn, flags)[1])
+
+    def store(self, job_id: str, overlay: Optional[bytes]) -> Optional[Overlay]:
+        """Keep the overlay until the result expires; the same job always gets the same key."""
+        if overlay is None:
+            return None
+        png = overlay.startswith(b"\x89PNG")
+        stored = self._store.put(
+            f"overlay/{job_id}.{'png' if png else 'jpg'}",
+            overlay,
+            media_type="image/png" if png else "image/jpeg",
+            ttl_s=self._settings.result_expires_s,
+        )
+        return Overlay.model_validate(stored, from_attributes=True)
+
+    def result(
+        self,
+        delivery: Delivery,
+        picture: LoadedImage,
+        estimate: Estimate,
+        overlay: Optional[Overlay],
+        timings_ms: Dict[str, float],
+    ) -> Result:
+        """Everything the sender gets."""
+        return Result(
+            job_id=delivery.job_id,
+            image=Image(
+                path=picture.path.encode("utf-8", "backslashreplace").decode(),
+                width=picture.width,
+                height=picture.height,
+                format=picture.format,
+                frames=picture.frames,
+            ),
+            model=self._model,
+            people=wire.from_people(estimate.people),
+            overlay=overlay,
+            warnings=[*picture.warnings, *estimate.warnings],
+            timings_ms=timings_ms,
+            worker=delivery.worker,
+            device=self.net.device,
+            attempt=delivery.attempt,
+        )
+
+
+class Stopwatch:
+    """Milliseconds by stage, in the order in which the stages ran."""
+
+    def __init__(self) -> None:
+        self.timings_ms: Dict[str, float] = {}
+        self._start = self._last = time.perf_counter()
+
+    def lap(self, stage: str, *, parts: Optional[Dict[str, float]] = None) -> None:
+        """End `stage`; `parts` stands for it where the stage has timed itself in more detail."""
+        now = time.perf_counter()
+        spent = parts or {stage: (now - self._last) * 1000}
+        self.timings_ms.update({name: round(ms, 3) for name, ms in spent.items()})
+        self._last = now
+
+    def stop(self) -> Dict[str, float]:
+        """All stages and their total."""
+        self.timings_ms["total"] = round((time.perf_counter() - self._start) * 1000, 3)
+        return self.timings_ms
+
+
+_slots: List[Slot] = []
+
+
+def start(settings: Settings) -> Slot:
+    """Make and warm this process's slot."""
+    slot = Slot(settings)
+    slot.warm()
+    _slots[:] = [slot]
+    return slot
+
+
+def current() -> Slot:
+    """This process's slot."""
+    return _slots[0]
+
+
+__all__: List[Any] = ["Delivery", "Slot", "Stopwatch", "current", "start"]

@@ -1,0 +1,44 @@
+"""People on the wire and back: arrays in memory, lists and nulls in JSON."""
+
+from __future__ import annotations
+
+from typing import List, Sequence
+
+import numpy as np
+
+from worker.contract import Person
+from worker.pose.people import People
+
+#: Decimals of a position, in pixels, and of a confidence: finer than any net's precision.
+_POSITION_DECIMALS = 2
+_CONFIDENCE_DECIMALS = 4
+
+
+def from_people(people: People) -> List[Person]:
+    """`people` for a result: a joint that was not found becomes null."""
+    return [
+        Person(
+            score=round(float(score), _CONFIDENCE_DECIMALS),
+            keypoints=tuple(
+                None
+                if confidence <= 0
+                else (
+                    round(float(x), _POSITION_DECIMALS),
+                    round(float(y), _POSITION_DECIMALS),
+                    round(float(confidence), _CONFIDENCE_DECIMALS),
+                )
+                for x, y, confidence in joints
+            ),
+        )
+        for joints, score in zip(people.keypoints, people.scores)
+    ]
+
+
+def to_people(persons: Sequence[Person]) -> People:
+    """The people of a result as arrays: float32 (n, 18, 3) with NaN, NaN, 0 where null, and float32 (n,)."""
+    missing = (np.nan, np.nan, 0.0)
+    keypoints = [[joint or missing for joint in person.keypoints] for person in persons]
+    return People(
+        keypoints=np.asarray(keypoints, np.float32).reshape(-1, 18, 3),
+        scores=np.asarray([person.score for person in persons], np.float32),
+    )
