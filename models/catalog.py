@@ -1,0 +1,123 @@
+"""catalog.toml as typed records."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Tuple
+
+from worker.engine.manifest import InputSpec, Manifest, OutputSpec, read_manifest
+from worker.errors import ModelError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CATALOG = Path(__file__).with_name("catalog.toml")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that a net can be made from; it comes from a Python package or from one of `urls`."""
+
+    name: str
+    format: str
+    sha256: str
+    bytes: int
+    package: str = ""
+    member: str = ""
+    urls: Tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """Where the file comes from, for the record."""
+        return f"{self.package.replace('==', ' ')}, {self.member}" if self.package else f"{self.name}, SHA-256 {self.sha256}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One net of the catalogue; `confirm` says that its user must agree to the licence first."""
+
+    name: str
+    title: str
+    licence: str
+    confirm: bool
+    skeleton: str
+    input: InputSpec
+    heatmaps: OutputSpec
+    pafs: OutputSpec
+    files: Tuple[SourceFile, ...]
+
+    @property
+    def output_blobs(self) -> Tuple[str, ...]:
+        """The one or two blobs that hold heatmaps and PAFs."""
+        return tuple(dict.fromkeys((self.heatmaps.blob, self.pafs.blob)))
+
+    def manifest(self, directory: Path, source: str) -> Manifest:
+        """What model.json says of this net in `directory`, made from `source`; checksums are still empty."""
+        return Manifest(
+            name=self.name,
+            licence=self.licence,
+            source=source,
+            predict_sha256="",
+            sha256="",
+            input=self.input,
+            heatmaps=self.heatmaps,
+            pafs=self.pafs,
+            skeleton=self.skeleton,
+            directory=directory,
+        )
+
+    def is_intact(self, directory: Path) -> bool:
+        """Whether `directory` holds this net, undamaged and described as the catalogue does."""
+        try:
+            manifest = read_manifest(directory)
+            manifest.verify()
+        except ModelError:
+            return False
+        return (manifest.input, manifest.heatmaps, manifest.pafs) == (self.input, self.heatmaps, self.pafs)
+
+
+def read_catalog(path: Path = CATALOG) -> Dict[str, Entry]:
+    """All known nets by name.
+
+    Raises:
+        ModelError: the catalogue has an entry that lacks a field or has an unknown one.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {name: _entry(name, fields) for name, fields in document.items()}
+    except (OSError, ValueError, TypeError, KeyError) as exc:
+        raise ModelError(f"{path} is not a valid catalogue ({exc!r}); restore it from the repository.") from exc
+
+
+def find_entry(name: str, path: Path = CATALOG) -> Entry:
+    """The entry called `name`.
+
+    Raises:
+        ModelError: there is none; the message lists those there are.
+    """
+    catalog = read_catalog(path)
+    if name not in catalog:
+        raise ModelError(f"There is no net {name!r} in the catalogue; it has {', '.join(sorted(catalog))}.")
+    return catalog[name]
+
+
+def _entry(name: str, fields: Dict[str, Any]) -> Entry:
+    given = dict(fields["input"])
+    given["mean"] = tuple(float(value) for value in given["mean"])
+    return Entry(
+        name=name,
+        title=fields["title"],
+        licence=fields["licence"],
+        confirm=fields.get("confirm", False),
+        skeleton=fields["skeleton"],
+        input=InputSpec(**given),
+        heatmaps=OutputSpec(**fields["heatmaps"]),
+        pafs=OutputSpec(**fields["pafs"]),
+        files=tuple(
+            SourceFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in fields["files"]
+        ),
+    )

@@ -1,0 +1,189 @@
+"""TensorFlow frozen graphs of convolutional nets → Caffe2 NetDefs.
+
+Understands Conv2D, DepthwiseConv2dNative, BiasAdd, Relu, MaxPool, ConcatV2 and Identity in NHWC, with SAME or VALID
+padding. TensorFlow pads SAME so that the output has ``ceil(size / stride)`` pixels, the smaller half first; for sides
+that are multiples of the net's stride that is a constant: ``max(kernel - stride, 0)``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Dict, List, Sequence, Tuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from models.catalog import Entry
+from models.netpair import NetPairBuilder
+from models.proto import tensorflow_pb2
+from worker.errors import ModelError
+
+_FLOAT, _INT32 = 1, 3  # tensorflow.DataType
+
+
+def convert(path: Path, entry: Entry) -> NetPairBuilder:
+    """Convert the frozen graph in the file at `path` to the net of `entry`; raises ModelError."""
+    return convert_graph(path.read_bytes(), entry.name, entry.input.blob, entry.output_blobs)
+
+
+def convert_graph(data: bytes, name: str, input_blob: str, output_blobs: Sequence[str]) -> NetPairBuilder:
+    """Convert a serialised GraphDef.
+
+    Args:
+        data: the frozen graph.
+        name: the net's name.
+        input_blob, output_blobs: the graph's input and output nodes; the blobs keep the nodes' names.
+
+    Raises:
+        ModelError: the data is not a frozen graph, a node is missing, or it is not supported.
+    """
+    graph = tensorflow_pb2.GraphDef()
+    try:
+        graph.ParseFromString(data)
+    except DecodeError as exc:
+        raise ModelError(f"The file for {name!r} is truncated or not a TensorFlow graph ({exc}).") from exc
+    try:
+        return _Conversion(graph, name, input_blob).run(output_blobs)
+    except (IndexError, ValueError) as exc:
+        raise ModelError(f"The graph of {name!r} is malformed ({exc}); is it the right file?") from exc
+
+
+class _Conversion:
+    def __init__(self, graph: tensorflow_pb2.GraphDef, name: str, input_blob: str) -> None:
+        self._nodes = {node.name: node for node in graph.node}
+        self._name, self._input = name, input_blob
+        self._builder = NetPairBuilder(name, input_blob)
+        self._done: Dict[str, str] = {input_blob: input_blob}  # node → blob
+        self._consumers: Dict[str, int] = {}
+        for node in graph.node:
+            for source in node.input:
+                self._consumers[_plain(source)] = self._consumers.get(_plain(source), 0) + 1
+
+    def run(self, outputs: Sequence[str]) -> NetPairBuilder:
+        for output in outputs:
+            self._visit(output)
+            self._builder.predict.external_output.append(self._done[output])
+        return self._builder
+
+    def _visit(self, output: str) -> None:
+        # An explicit stack: a deep graph must not meet Python's recursion limit.
+        stack: List[Tuple[str, bool]] = [(output, False)]
+        waiting = set()
+        while stack:
+            name, ready = stack.pop()
+            if name in self._done or (not ready and name in waiting):
+                if name not in self._done:
+                    raise ModelError(f"The graph of {self._name!r} has a cycle through node {name!r}.")
+                continue
+            node = self._node(name)
+            sources = [_plain(s) for s in node.input if self._node(_plain(s)).op != "Const"]
+            if ready:
+                waiting.discard(name)
+                self._done[name] = self._convert(node)
+                continue
+            waiting.add(name)
+            stack.append((name, True))
+            stack.extend((source, False) for source in reversed(sources) if source not in self._done)
+
+    def _node(self, name: str) -> tensorflow_pb2.NodeDef:
+        if name not in self._nodes:
+            raise ModelError(f"The graph of {self._name!r} has no node {name!r}; is it the right file?")
+        return self._nodes[name]
+
+    def _convert(self, node: tensorflow_pb2.NodeDef) -> str:
+        converters: Dict[str, Callable[[tensorflow_pb2.NodeDef], str]] = {
+            "Conv2D": self._conv,
+            "DepthwiseConv2dNative": self._conv,
+            "BiasAdd": self._bias,
+            "Relu": self._relu,
+            "MaxPool": self._max_pool,
+            "ConcatV2": self._concat,
+            "Identity": lambda identity: self._done[_plain(identity.input[0])],
+        }
+        if node.op not in converters:
+            raise ModelError(
+                f"The graph of {self._name!r} has a node {node.name!r} of type {node.op}, which is not supported; "
+                f"supported are {', '.join(sorted(converters))}."
+            )
+        if node.attr["data_format"].s not in (b"", b"NHWC"):
+            raise ModelError(f"Node {node.name!r} of {self._name!r} is not in NHWC, which is not supported.")
+        return converters[node.op](node)
+
+    def _conv(self, node: tensorflow_pb2.NodeDef) -> str:
+        weights = self._constant(node.input[1])  # height, width, in, out (or multiplier)
+        if weights.ndim != 4 or any(d != 1 for d in node.attr["dilations"].list.i):
+            raise ModelError(f"Node {node.name!r} of {self._name!r} is no plain 2-D convolution, which is not supported.")
+        height, width, channels, last = weights.shape
+        depthwise = node.op == "DepthwiseConv2dNative"
+        if depthwise:
+            kernels = weights.transpose(2, 3, 0, 1).reshape(channels * last, 1, height, width)
+        else:
+            kernels = weights.transpose(3, 2, 0, 1)
+        blobs = [self._blob(node, 0), self._builder.parameter(f"{node.name}_w", kernels)]
+        window = self._window(node, (height, width), tuple(node.attr["strides"].list.i))
+        self._builder.add("Conv", blobs, [node.name], group=channels if depthwise else 1, **window)
+        return str(node.name)
+
+    def _bias(self, node: tensorflow_pb2.NodeDef) -> str:
+        """Becomes the third input of the convolution before it, which must have no other reader."""
+        source = self._blob(node, 0)
+        operator = self._builder.predict.op[-1]
+        if operator.type != "Conv" or list(operator.output) != [source] or len(operator.input) != 2:
+            operator = next((op for op in self._builder.predict.op if list(op.output) == [source]), operator)
+        if operator.type != "Conv" or list(operator.output) != [source] or self._consumers[_plain(node.input[0])] != 1:
+            raise ModelError(f"Node {node.name!r} of {self._name!r} adds a bias to no convolution, which is not supported.")
+        operator.input.append(self._builder.parameter(f"{source}_b", self._constant(node.input[1])))
+        return source
+
+    def _relu(self, node: tensorflow_pb2.NodeDef) -> str:
+        self._builder.add("Relu", [self._blob(node, 0)], [node.name])
+        return str(node.name)
+
+    def _max_pool(self, node: tensorflow_pb2.NodeDef) -> str:
+        kernel = tuple(node.attr["ksize"].list.i)[1:3]
+        window = self._window(node, kernel, tuple(node.attr["strides"].list.i))
+        self._builder.add("MaxPool", [self._blob(node, 0)], [node.name], **window)
+        return str(node.name)
+
+    def _concat(self, node: tensorflow_pb2.NodeDef) -> str:
+        if int(self._constant(node.input[-1])) not in (3, -1):
+            raise ModelError(f"Node {node.name!r} of {self._name!r} joins along an axis that is not the channels'.")
+        blobs = [self._blob(node, i) for i in range(len(node.input) - 1)]
+        self._builder.add("Concat", blobs, [node.name, f"{node.name}_dims"], axis=1, order="NCHW")
+        return str(node.name)
+
+    def _window(self, node: tensorflow_pb2.NodeDef, kernel: Tuple[int, ...], strides: Tuple[int, ...]) -> Dict[str, int]:
+        stride_h, stride_w = strides[1:3]
+        window = {"kernel_h": kernel[0], "kernel_w": kernel[1], "stride_h": stride_h, "stride_w": stride_w}
+        if node.attr["padding"].s == b"SAME":
+            rows, columns = max(kernel[0] - stride_h, 0), max(kernel[1] - stride_w, 0)
+            top, left = rows // 2, columns // 2
+            window.update(pad_t=top, pad_l=left, pad_b=rows - top, pad_r=columns - left)
+        return window
+
+    def _blob(self, node: tensorflow_pb2.NodeDef, index: int) -> str:
+        return self._done[_plain(node.input[index])]
+
+    def _constant(self, source: str) -> np.ndarray:
+        node = self._node(_plain(source))
+        while node.op == "Identity":
+            node = self._node(_plain(node.input[0]))
+        tensor = node.attr["value"].tensor
+        if node.op != "Const" or tensor.dtype not in (_FLOAT, _INT32):
+            raise ModelError(f"Node {node.name!r} of {self._name!r} is not a float or int32 constant; freeze the graph.")
+        shape = [dim.size for dim in tensor.tensor_shape.dim]
+        dtype, listed = (np.float32, tensor.float_val) if tensor.dtype == _FLOAT else (np.int32, tensor.int_val)
+        if tensor.tensor_content:
+            values = np.frombuffer(tensor.tensor_content, np.dtype(dtype).newbyteorder("<"))
+        else:
+            values = np.asarray(listed, dtype)  # one value stands for as many as the shape wants
+            values = np.full(shape, values[0]) if values.size == 1 else values
+        try:
+            return values.reshape(shape)
+        except ValueError as exc:
+            raise ModelError(f"Node {node.name!r} of {self._name!r} has {values.size} values for {shape}.") from exc
+
+
+def _plain(source: str) -> str:
+    """A node's name without its output number and control mark."""
+    return source.lstrip("^").partition(":")[0]

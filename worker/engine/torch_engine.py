@@ -1,0 +1,123 @@
+"""The default engine: a NetDef executed by PyTorch."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+
+from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest, OutputSpec
+from worker.engine.net import Maps
+from worker.engine.netdef import NetPair, check_pair, read_net
+from worker.engine.torch_graph import build_graph, check_shapes
+from worker.errors import DeviceOutOfMemory, ModelError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchNet:
+    """A net on one device, in channels-last memory order; see :class:`worker.engine.net.Net`.
+
+    Args:
+        device: ``cpu`` or ``cuda:<i>``.
+        precision: ``fp32``, ``bf16`` or ``fp16``; inputs are normalised and outputs returned in fp32 all the same.
+        threads: CPU threads of this process; None: one for each core.
+
+    Raises:
+        ModelError: the net's files are corrupt, or it uses something that is not supported.
+    """
+
+    def __init__(
+        self, manifest: Manifest, *, device: str = "cpu", precision: str = "fp32", threads: Optional[int] = None
+    ) -> None:
+        self.manifest, self.device, self.precision = manifest, device, precision
+        self._dtype = _DTYPES[precision]
+        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        net = _read(manifest)
+        _check_outputs(manifest, net)
+        self._blobs = net.output_blobs
+        self._module: Any = build_graph(net).to(device=device, dtype=self._dtype)
+        spec = manifest.input
+        self._mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
+        self._scale, self._flip = spec.scale, spec.channel_order == "RGB"
+
+    def __call__(self, frames: np.ndarray) -> Maps:
+        """Run padded uint8 frames (N, H, W, 3), BGR."""
+        self._check_sides(frames.shape[1:3])
+        with torch.inference_mode(), _memory(self.device, frames.shape):
+            # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
+            batch = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).to(torch.float32)
+            batch = batch.flip(1) if self._flip else batch
+            return self._forward((batch - self._mean) * self._scale)
+
+    def run(self, batch: np.ndarray) -> Maps:
+        """Run a normalised float32 batch (N, 3, H, W)."""
+        self._check_sides(batch.shape[2:4])
+        with torch.inference_mode(), _memory(self.device, batch.shape):
+            return self._forward(torch.from_numpy(np.ascontiguousarray(batch)).to(self.device))
+
+    def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
+        """Run each (height, width) once, rounded up to the stride."""
+        stride = self.manifest.input.stride
+        for height, width in sizes:
+            self(np.zeros((1, -(-height // stride) * stride, -(-width // stride) * stride, 3), np.uint8))
+
+    def close(self) -> None:
+        """Give the parameters' memory back."""
+        self._module = None
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _forward(self, batch: torch.Tensor) -> Maps:
+        outputs = self._module(batch.to(self._dtype).contiguous(memory_format=torch.channels_last))
+        blobs = dict(zip(self._blobs, outputs))
+        heatmaps, pafs = (
+            blobs[spec.blob][:, spec.start : spec.stop].to(torch.float32).contiguous().cpu().numpy()
+            for spec in (self.manifest.heatmaps, self.manifest.pafs)
+        )
+        return heatmaps, pafs
+
+    def _check_sides(self, sides: Sequence[int]) -> None:
+        stride = self.manifest.input.stride
+        if len(sides) != 2 or any(side < stride or side % stride for side in sides):
+            raise ValueError(f"expected sides that are multiples of {stride}, got {tuple(sides)}")
+
+
+def _read(manifest: Manifest) -> NetPair:
+    predict = read_net(manifest.directory / PREDICT_NET)
+    init = read_net(manifest.directory / INIT_NET)
+    blobs = tuple(dict.fromkeys((manifest.heatmaps.blob, manifest.pafs.blob)))
+    return check_pair(predict, init, manifest.input.blob, blobs)
+
+
+def _check_outputs(manifest: Manifest, net: NetPair) -> None:
+    """Compare the outputs' shapes with what the manifest promises, for a small image."""
+    side = 8 * manifest.input.stride
+    shapes = dict(zip(net.output_blobs, check_shapes(net, side, side)))
+    specs: List[OutputSpec] = [manifest.heatmaps, manifest.pafs] if shapes else []
+    for spec in specs:
+        shape = shapes[spec.blob]
+        if len(shape) != 4 or shape[1] < spec.stop or shape[2:] != (8, 8):
+            raise ModelError(
+                f"The net {net.name!r} makes its output {spec.blob!r} in the shape {shape} of a {side}x{side} image, "
+                f"but its model.json promises {spec.stop} channels at stride {manifest.input.stride}; correct it."
+            )
+
+
+class _memory:  # noqa: N801 - used like a function
+    """Translates the framework's out-of-memory errors."""
+
+    def __init__(self, device: str, shape: Sequence[int]) -> None:
+        self._device, self._shape = device, tuple(shape)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, exc: Any, traceback: Any) -> None:
+        if isinstance(exc, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(exc):
+            raise DeviceOutOfMemory(
+                f"A batch of shape {self._shape} does not fit into the memory of {self._device}; "
+                "lower target_height or set max_width."
+            ) from exc
