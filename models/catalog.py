@@ -33,7 +33,11 @@ class SourceFile:
     @property
     def description(self) -> str:
         """Where the file comes from, for the record."""
-        return f"{self.package.replace('==', ' ')}, {self.member}" if self.package else f"{self.name}, SHA-256 {self.sha256}"
+        return (
+            f"{self.package.replace('==', ' ')}, {self.member}"
+            if self.package
+            else f"{self.name}, SHA-256 {self.sha256}"
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,5 @@ def _entry(name: str, fields: Dict[str, Any]) -> Entry:
         input=InputSpec(**given),
         heatmaps=OutputSpec(**fields["heatmaps"]),
         pafs=OutputSpec(**fields["pafs"]),
-        files=tuple(
-            SourceFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in fields["files"]
-        ),
+        files=tuple(SourceFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in fields["files"]),
     )

@@ -37,7 +37,7 @@ def fetch(name: str, models_dir: Path = MODELS_DIR, *, catalog: Path = CATALOG) 
     """
     entry = find_entry(name, catalog)
     directory = Path(models_dir) / name
-    with locked(directory):
+    with locked(Path(models_dir) / "downloads", name):
         if entry.is_intact(directory):
             return False
         path, file = _obtain(entry, Path(models_dir) / "downloads")
@@ -48,7 +48,7 @@ def fetch(name: str, models_dir: Path = MODELS_DIR, *, catalog: Path = CATALOG) 
     return True
 
 
-def _obtain(entry: Entry, downloads: Path) -> "tuple[Path, SourceFile]":
+def _obtain(entry: Entry, downloads: Path) -> tuple[Path, SourceFile]:
     """The first source file that is here or can be brought here."""
     for file in entry.files:
         if sha256_of(downloads / file.name) == file.sha256:
@@ -61,8 +61,8 @@ def _obtain(entry: Entry, downloads: Path) -> "tuple[Path, SourceFile]":
             failures.append(str(exc).rstrip("."))
     file = entry.files[0]
     raise ModelError(
-        f"The net {entry.name!r} could not be fetched ({'; '.join(failures)}); with a network try again, without one put "
-        f"the file {file.name} ({file.bytes} bytes, SHA-256 {file.sha256}) at {downloads / file.name} and call this again."
+        f"The net {entry.name!r} could not be fetched ({'; '.join(failures)}); try again with a network, or put the file "
+        f"{file.name} ({file.bytes} bytes, SHA-256 {file.sha256}) at {downloads / file.name} and call this again."
     )
 
 

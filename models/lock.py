@@ -10,11 +10,11 @@ from typing import Iterator
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of the net in `directory`; waits for another process that has it, however that one ends."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock called `name` in `folder`; waits for another process that has it, however that one ends."""
+    folder.mkdir(parents=True, exist_ok=True)
     # The lock file stays: removing it would let two processes lock two files of the same name.
-    handle = os.open(directory.parent / f".{directory.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

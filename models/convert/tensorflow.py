@@ -112,7 +112,9 @@ class _Conversion:
     def _conv(self, node: tensorflow_pb2.NodeDef) -> str:
         weights = self._constant(node.input[1])  # height, width, in, out (or multiplier)
         if weights.ndim != 4 or any(d != 1 for d in node.attr["dilations"].list.i):
-            raise ModelError(f"Node {node.name!r} of {self._name!r} is no plain 2-D convolution, which is not supported.")
+            raise ModelError(
+                f"Node {node.name!r} of {self._name!r} is no plain 2-D convolution, which is not supported."
+            )
         height, width, channels, last = weights.shape
         depthwise = node.op == "DepthwiseConv2dNative"
         if depthwise:
@@ -131,7 +133,9 @@ class _Conversion:
         if operator.type != "Conv" or list(operator.output) != [source] or len(operator.input) != 2:
             operator = next((op for op in self._builder.predict.op if list(op.output) == [source]), operator)
         if operator.type != "Conv" or list(operator.output) != [source] or self._consumers[_plain(node.input[0])] != 1:
-            raise ModelError(f"Node {node.name!r} of {self._name!r} adds a bias to no convolution, which is not supported.")
+            raise ModelError(
+                f"Node {node.name!r} of {self._name!r} adds a bias to no convolution, which is not supported."
+            )
         operator.input.append(self._builder.parameter(f"{source}_b", self._constant(node.input[1])))
         return source
 
@@ -152,7 +156,9 @@ class _Conversion:
         self._builder.add("Concat", blobs, [node.name, f"{node.name}_dims"], axis=1, order="NCHW")
         return str(node.name)
 
-    def _window(self, node: tensorflow_pb2.NodeDef, kernel: Tuple[int, ...], strides: Tuple[int, ...]) -> Dict[str, int]:
+    def _window(
+        self, node: tensorflow_pb2.NodeDef, kernel: Tuple[int, ...], strides: Tuple[int, ...]
+    ) -> Dict[str, int]:
         stride_h, stride_w = strides[1:3]
         window = {"kernel_h": kernel[0], "kernel_w": kernel[1], "stride_h": stride_h, "stride_w": stride_w}
         if node.attr["padding"].s == b"SAME":
@@ -170,7 +176,9 @@ class _Conversion:
             node = self._node(_plain(node.input[0]))
         tensor = node.attr["value"].tensor
         if node.op != "Const" or tensor.dtype not in (_FLOAT, _INT32):
-            raise ModelError(f"Node {node.name!r} of {self._name!r} is not a float or int32 constant; freeze the graph.")
+            raise ModelError(
+                f"Node {node.name!r} of {self._name!r} is not a float or int32 constant; freeze the graph."
+            )
         shape = [dim.size for dim in tensor.tensor_shape.dim]
         dtype, listed = (np.float32, tensor.float_val) if tensor.dtype == _FLOAT else (np.int32, tensor.int_val)
         if tensor.tensor_content:

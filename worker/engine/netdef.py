@@ -16,12 +16,14 @@ from worker.errors import ModelError
 #: Largest file read, in bytes; protobuf itself ends at 2 GiB.
 MAX_BYTES = 2**31 - 1
 
-_WINDOW = frozenset(
-    "kernel kernel_h kernel_w kernels stride stride_h stride_w strides pad pad_t pad_l pad_b pad_r pads "
-    "dilation dilation_h dilation_w dilations".split()
-)
+_SIDES = ("", "_h", "_w", "s")
+_WINDOW = frozenset(f"{name}{side}" for name in ("kernel", "stride", "dilation") for side in _SIDES) | {
+    *("pad", "pad_t", "pad_l", "pad_b", "pad_r", "pads")
+}
 #: Arguments that choose how a backend computes, never what.
-_HINTS = frozenset("order exhaustive_search cudnn_exhaustive_search ws_nbytes_limit shared_buffer use_cudnn".split())
+_HINTS = frozenset(
+    {"order", "exhaustive_search", "cudnn_exhaustive_search", "ws_nbytes_limit", "shared_buffer", "use_cudnn"}
+)
 
 #: What can be executed: operator type → the arguments it may carry, and how many inputs it takes.
 OPERATORS: Dict[str, Tuple[FrozenSet[str], int, int]] = {
@@ -84,9 +86,13 @@ def read_net(path: Path) -> netdef_pb2.NetDef:
     try:
         net.ParseFromString(data)
     except DecodeError as exc:
-        raise ModelError(f"{path} is truncated or not a Caffe2 NetDef ({exc}); fetch or convert the net again.") from exc
+        raise ModelError(
+            f"{path} is truncated or not a Caffe2 NetDef ({exc}); fetch or convert the net again."
+        ) from exc
     if not net.op:
-        raise ModelError(f"{path} is empty or not a Caffe2 NetDef: it has no operators; fetch or convert the net again.")
+        raise ModelError(
+            f"{path} is empty or not a Caffe2 NetDef: it has no operators; fetch or convert the net again."
+        )
     return net
 
 
@@ -124,8 +130,10 @@ def _parameters(init: netdef_pb2.NetDef, name: str) -> Dict[str, np.ndarray]:
                 f"not supported; supported are {', '.join(sorted(FILLERS))}."
             )
         if len(definition.output) != 1:
-            raise ModelError(f"The net {name!r} has an init operator {definition.type} with "
-                             f"{len(definition.output)} outputs; it must have one.")
+            raise ModelError(
+                f"The net {name!r} has an init operator {definition.type} with "
+                f"{len(definition.output)} outputs; it must have one."
+            )
         blob = definition.output[0]
         try:
             parameters[blob] = fill(definition.type, arguments(definition), blob)
@@ -135,9 +143,7 @@ def _parameters(init: netdef_pb2.NetDef, name: str) -> Dict[str, np.ndarray]:
 
 
 def _operator(definition: netdef_pb2.OperatorDef, name: str) -> Operator:
-    operator = Operator(
-        definition.type, tuple(definition.input), tuple(definition.output), arguments(definition)
-    )
+    operator = Operator(definition.type, tuple(definition.input), tuple(definition.output), arguments(definition))
     if operator.type not in OPERATORS:
         raise ModelError(
             f"The net {name!r} has an {operator.title}, which is not supported; "
@@ -157,7 +163,9 @@ def _operator(definition: netdef_pb2.OperatorDef, name: str) -> Operator:
     if not operator.outputs and operator.type != "Free":
         raise ModelError(f"The net {name!r} has an operator {operator.type} that makes no blob.")
     if operator.args.get("order", b"NCHW") != b"NCHW":
-        raise ModelError(f"The net {name!r} has an {operator.title} in an order other than NCHW, which is not supported.")
+        raise ModelError(
+            f"The net {name!r} has an {operator.title} in an order other than NCHW, which is not supported."
+        )
     return operator
 
 

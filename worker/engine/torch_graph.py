@@ -40,7 +40,9 @@ def build_graph(net: NetPair) -> fx.GraphModule:
     try:
         graph.output(tuple(blobs[blob] for blob in net.output_blobs))
     except KeyError as exc:
-        raise ModelError(f"The net {net.name!r} has the output {exc.args[0]!r}, which inference does not make.") from exc
+        raise ModelError(
+            f"The net {net.name!r} has the output {exc.args[0]!r}, which inference does not make."
+        ) from exc
     graph.eliminate_dead_code()
     return fx.GraphModule(root, graph).eval()
 
@@ -69,7 +71,9 @@ def check_shapes(net: NetPair, height: int, width: int) -> Tuple[Tuple[int, ...]
         except (RuntimeError, ValueError, IndexError, TypeError) as exc:
             shapes = ", ".join(f"{name} {tuple(blobs[name].shape)}" for name in operator.inputs)
             reason = str(exc).splitlines()[0]
-            raise ModelError(f"The net {net.name!r} has an {operator.title} from {shapes} that do not fit: {reason}.") from exc
+            raise ModelError(
+                f"The net {net.name!r} has an {operator.title} from {shapes} that do not fit: {reason}."
+            ) from exc
     return tuple(tuple(blobs[blob].shape) for blob in net.output_blobs)
 
 

@@ -1,4 +1,4 @@
-"""Each Caffe2 operator as a function on torch tensors (N, C, H, W); semantics as documented in Caffe2's operator catalog."""
+"""Each Caffe2 operator as a function on torch tensors (N, C, H, W), with the semantics of Caffe2's operator catalog."""
 
 from __future__ import annotations
 
