@@ -61,7 +61,7 @@ def _obtain(entry: Entry, downloads: Path) -> tuple[Path, SourceFile]:
             failures.append(str(exc).rstrip("."))
     file = entry.files[0]
     raise ModelError(
-        f"The net {entry.name!r} could not be fetched ({'; '.join(failures)}); try again with a network, or put the file "
+        f"The net {entry.name!r} could not be fetched ({'; '.join(failures)}); try again online, or put the file "
         f"{file.name} ({file.bytes} bytes, SHA-256 {file.sha256}) at {downloads / file.name} and call this again."
     )
 
