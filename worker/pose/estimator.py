@@ -1,0 +1,212 @@
+"""Images → people, given a net: anything that turns frames into maps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+from worker.pose.decoder import decode
+from worker.pose.geometry import Geometry, plan
+from worker.pose.people import People
+from worker.pose.preprocess import to_frame
+from worker.pose.skeleton import COCO_18, MIRRORED, Skeleton
+
+#: frames uint8 (N, H, W, 3), BGR → heatmaps float32 (N, 19, h, w), PAFs float32 (N, 38, h, w)
+Frames2Maps = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class EstimateOptions:
+    """How an image is looked at.
+
+    Attributes:
+        target_height: height of the net's input, in pixels.
+        scales: factors on target_height; the maps of several are merged.
+        merge: ``avg`` or ``max``.
+        flip: also look at the mirrored image, and average.
+        max_width: cap on the width of the net's input, in pixels.
+        max_people: keep only the best-scored.
+        min_score: leave out people scored lower.
+    """
+
+    target_height: int = 368
+    scales: Tuple[float, ...] = (1.0,)
+    merge: str = "avg"
+    flip: bool = False
+    max_width: Optional[int] = None
+    max_people: Optional[int] = None
+    min_score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The people in one image, milliseconds by stage, and what is worth knowing of how they were found."""
+
+    people: People
+    timings_ms: Dict[str, float]
+    warnings: Tuple[str, ...]
+
+
+class Estimator:
+    """Finds people.
+
+    Args:
+        net: see :data:`Frames2Maps`.
+        stride: the net's input sides are multiples of it, its maps smaller by it.
+        pad_value: what frames are padded with.
+    """
+
+    def __init__(self, net: Frames2Maps, *, stride: int = 8, pad_value: int = 0, skeleton: Skeleton = COCO_18) -> None:
+        self._net, self._stride, self._pad_value, self._skeleton = net, stride, pad_value, skeleton
+
+    def warm(self) -> None:
+        """Compile the decoder, or load it from its cache."""
+        image = np.zeros((64, 64, 3), np.uint8)
+        geometry = plan(64, 64, target_height=64, stride=self._stride)
+        maps = np.zeros((57, 8, 8), np.float32)
+        maps[[1, 2], [3, 3], [2, 5]] = 1.0  # a neck and a shoulder: every loop is run
+        decode(maps[:19], maps[19:], geometry, self._skeleton)
+        to_frame(image, geometry, self._pad_value)
+
+    def estimate(self, images: Sequence[np.ndarray], options: EstimateOptions) -> List[Estimate]:
+        """Find the people in each image; images of equal frame size share one pass of the net.
+
+        Args:
+            images: uint8 (H, W, 3), BGR, of any sizes.
+
+        Raises:
+            ValueError: an image has another shape or type.
+        """
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+                raise ValueError(f"expected an image uint8 (H,W,3), got {image.dtype} {image.shape}")
+        merged: List[Optional[_Merge]] = [None] * len(images)
+        preprocess_ms, net_ms = [0.0] * len(images), [0.0] * len(images)
+        # The largest scale first: its grid is the one on which the others are merged.
+        for scale in sorted(options.scales, reverse=True):
+            start = time.perf_counter()
+            geometries = [self._plan(image, scale, options) for image in images]
+            frames = [to_frame(image, at, self._pad_value) for image, at in zip(images, geometries)]
+            spent = (time.perf_counter() - start) * 1000 / max(1, len(images))
+            for members in _by_shape(frames):
+                start = time.perf_counter()
+                maps = self._look(np.stack([frames[i] for i in members]), [geometries[i] for i in members], options)
+                shared = (time.perf_counter() - start) * 1000 / len(members)
+                for i, one in zip(members, maps):
+                    preprocess_ms[i] += spent
+                    net_ms[i] += shared
+                    merged[i] = _Merge.of(merged[i], one, geometries[i], options.merge)
+        return [
+            self._decode(merge, options, preprocess_ms[i], net_ms[i])
+            for i, merge in enumerate(merged)
+            if merge is not None
+        ]
+
+    def _plan(self, image: np.ndarray, scale: float, options: EstimateOptions) -> Geometry:
+        return plan(
+            image.shape[0],
+            image.shape[1],
+            target_height=max(1, round(options.target_height * scale)),
+            stride=self._stride,
+            max_width=options.max_width and max(1, round(options.max_width * scale)),
+        )
+
+    def _look(
+        self, frames: np.ndarray, geometries: List[Geometry], options: EstimateOptions
+    ) -> List[Tuple[np.ndarray, np.ndarray]]:
+        heatmaps, pafs = self._net(frames)
+        if options.flip:
+            # Only the image is mirrored, not its padding, so that both sets of maps lie on one grid.
+            mirrored = frames.copy()
+            for i, at in enumerate(geometries):
+                mirrored[i, :, : at.net_width] = frames[i, :, : at.net_width][:, ::-1]
+            other = self._net(mirrored)
+            for i, at in enumerate(geometries):
+                _average_mirrored(heatmaps[i], pafs[i], other[0][i], other[1][i], at, self._skeleton)
+        return list(zip(heatmaps, pafs))
+
+    def _decode(self, merge: _Merge, options: EstimateOptions, preprocess_ms: float, net_ms: float) -> Estimate:
+        start = time.perf_counter()
+        people, warnings = decode(merge.heatmaps, merge.pafs, merge.geometry, self._skeleton)
+        people = people.best(options.max_people, options.min_score)
+        associate_ms = (time.perf_counter() - start) * 1000
+        timings = {"preprocess": preprocess_ms, "net": net_ms, "associate": associate_ms}
+        return Estimate(people, timings, warnings)
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """One image's maps of the scales so far, on the grid of the first."""
+
+    heatmaps: np.ndarray
+    pafs: np.ndarray
+    geometry: Geometry
+    count: int = 1
+
+    @classmethod
+    def of(cls, before: Optional[_Merge], maps: Tuple[np.ndarray, np.ndarray], geometry: Geometry, how: str) -> _Merge:
+        if before is None:
+            return cls(maps[0], maps[1], geometry)
+        fitted = [
+            _regrid(one, geometry, before.geometry, like.shape)
+            for one, like in ((maps[0], before.heatmaps), (maps[1], before.pafs))
+        ]
+        joined = [
+            _join(old, new, before.count, how) for old, new in ((before.heatmaps, fitted[0]), (before.pafs, fitted[1]))
+        ]
+        return cls(joined[0], joined[1], before.geometry, before.count + 1)
+
+
+def _join(old: np.ndarray, new: np.ndarray, count: int, how: str) -> np.ndarray:
+    """The running average, or of each value the one that is farther from 0."""
+    if how == "max":
+        return np.where(np.abs(new) > np.abs(old), new, old)
+    return (old * count + new) / np.float32(count + 1)
+
+
+def _regrid(maps: np.ndarray, source: Geometry, target: Geometry, shape: Tuple[int, ...]) -> np.ndarray:
+    """Maps (c, h, w) of `source` resampled (bicubic) onto the grid of `target`."""
+    ratio_x, ratio_y = source.map_width / target.map_width, source.map_height / target.map_height
+    columns = ((np.arange(shape[2]) + 0.5) * ratio_x - 0.5).astype(np.float32)
+    rows = ((np.arange(shape[1]) + 0.5) * ratio_y - 0.5).astype(np.float32)
+    at_x, at_y = np.meshgrid(columns, rows)
+    return np.stack([cv2.remap(one, at_x, at_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) for one in maps])
+
+
+def _average_mirrored(
+    heatmaps: np.ndarray,
+    pafs: np.ndarray,
+    other_heatmaps: np.ndarray,
+    other_pafs: np.ndarray,
+    geometry: Geometry,
+    skeleton: Skeleton,
+) -> None:
+    """Average maps with those of the mirrored image, in place: left becomes right, and x components change sign."""
+    # The mirror axis is the image's middle, which need not be between two cells.
+    columns = (geometry.map_width - 1 - np.arange(heatmaps.shape[2])).astype(np.float32)
+    rows = np.arange(heatmaps.shape[1], dtype=np.float32)
+    at_x, at_y = np.meshgrid(columns, rows)
+
+    def back(one: np.ndarray) -> np.ndarray:
+        return cv2.remap(one, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    parts = len(skeleton.keypoints)
+    for part in range(len(heatmaps)):
+        source = MIRRORED[part] if part < parts else part
+        heatmaps[part] = (heatmaps[part] + back(other_heatmaps[source])) / 2
+    by_ends = {(limb.start, limb.end): limb.paf for limb in skeleton.limbs}
+    for (start, end), channel in by_ends.items():
+        source = by_ends[MIRRORED[start], MIRRORED[end]]
+        pafs[channel] = (pafs[channel] - back(other_pafs[source])) / 2
+        pafs[channel + 1] = (pafs[channel + 1] + back(other_pafs[source + 1])) / 2
+
+
+def _by_shape(frames: Sequence[np.ndarray]) -> List[List[int]]:
+    groups: Dict[Tuple[int, ...], List[int]] = {}
+    for i, frame in enumerate(frames):
+        groups.setdefault(frame.shape, []).append(i)
+    return list(groups.values())

@@ -1,0 +1,92 @@
+"""People in other tools' JSON: OpenPose 1.3 and COCO keypoint results. Plain Python types, rounded on purpose."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+
+from worker.pose.people import People
+from worker.pose.skeleton import BODY_25_FROM_18, BODY_25_MID_HIP, COCO_17_FROM_18
+
+#: Decimals of positions and confidences.
+_DECIMALS = 3
+#: The lists that OpenPose 1.3 writes for each person, in its order; a body-only model fills one of them.
+_PERSON_KEYS = (
+    "face_keypoints_2d",
+    "hand_left_keypoints_2d",
+    "hand_right_keypoints_2d",
+    "pose_keypoints_3d",
+    "face_keypoints_3d",
+    "hand_left_keypoints_3d",
+    "hand_right_keypoints_3d",
+)
+
+
+def openpose_json(
+    people: People, *, order: str = "COCO-18", keypoint_scale: int = 0, size: Tuple[int, int] = (1, 1)
+) -> Dict[str, Any]:
+    """The document that OpenPose 1.3 writes as ``<stem>_keypoints.json``.
+
+    Args:
+        order: ``COCO-18`` or ``BODY_25``.
+        keypoint_scale: 0: source pixels; 3: 0..1 of `size`; 4: -1..1 of `size`.
+        size: the source image's width and height in pixels; needed for the scales 3 and 4.
+
+    Raises:
+        ValueError: an unknown order or scale.
+    """
+    joints = _ordered(people, order)
+    joints[..., :2] = _scaled(joints[..., :2], keypoint_scale, size)
+    joints[~(joints[..., 2] > 0)] = 0.0  # OpenPose's own mark for a joint that was not found
+    return {
+        "version": 1.3,
+        "people": [
+            {
+                "person_id": [-1],
+                "pose_keypoints_2d": [round(float(value), _DECIMALS) for value in person.ravel()],
+                **{key: [] for key in _PERSON_KEYS},
+            }
+            for person in joints
+        ],
+    }
+
+
+def coco_results(people: People, image_id: int) -> List[Dict[str, Any]]:
+    """The people as entries of a COCO keypoint results file; joints that were not found are 0, 0, 0."""
+    chosen = people.keypoints[:, list(COCO_17_FROM_18)].astype(float)
+    chosen[~(chosen[..., 2] > 0)] = 0.0
+    return [
+        {
+            "image_id": int(image_id),
+            "category_id": 1,
+            "keypoints": [round(float(value), _DECIMALS) for value in person.ravel()],
+            "score": round(float(score), 6),
+        }
+        for person, score in zip(chosen, people.scores)
+    ]
+
+
+def _ordered(people: People, order: str) -> np.ndarray:
+    if order == "COCO-18":
+        return people.keypoints.astype(float)
+    if order != "BODY_25":
+        raise ValueError(f"order {order!r} is not COCO-18 or BODY_25")
+    joints = np.full((len(people), 25, 3), (np.nan, np.nan, 0.0))
+    for place, joint in enumerate(BODY_25_FROM_18):
+        if joint >= 0:
+            joints[:, place] = people.keypoints[:, joint]
+    right, left = people.keypoints[:, 8], people.keypoints[:, 11]
+    both = (right[:, 2] > 0) & (left[:, 2] > 0)
+    joints[both, BODY_25_MID_HIP, :2] = (right[both, :2] + left[both, :2]) / 2
+    joints[both, BODY_25_MID_HIP, 2] = np.minimum(right[both, 2], left[both, 2])
+    return joints
+
+
+def _scaled(places: np.ndarray, scale: int, size: Tuple[int, int]) -> np.ndarray:
+    if scale == 0:
+        return places
+    if scale not in (3, 4):
+        raise ValueError(f"keypoint_scale {scale!r} is not 0, 3 or 4")
+    share = places / np.array(size, float)
+    return share if scale == 3 else share * 2 - 1

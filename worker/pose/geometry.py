@@ -1,0 +1,90 @@
+"""What preprocessing did to an image, and the one way back to its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from worker.errors import ImageTooLarge
+
+#: Largest frame, in pixels: sixteen times what a 16:9 image has at height 736.
+MAX_FRAME_PIXELS = 16_000_000
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """An image scaled by `scale`, then padded right and bottom to multiples of `stride`.
+
+    Positions are pixel centres: the centre of the first pixel is (0, 0) at every scale, so x in the source is
+    ``(x + 0.5) / scale - 0.5`` of x in the frame, as OpenCV's resize has it.
+    """
+
+    source_height: int
+    source_width: int
+    scale: float
+    stride: int
+
+    @property
+    def net_height(self) -> int:
+        """Height of the scaled image, in pixels."""
+        return max(1, round(self.source_height * self.scale))
+
+    @property
+    def net_width(self) -> int:
+        """Width of the scaled image, in pixels."""
+        return max(1, round(self.source_width * self.scale))
+
+    @property
+    def padded_height(self) -> int:
+        """Height of the frame, in pixels."""
+        return -(-self.net_height // self.stride) * self.stride
+
+    @property
+    def padded_width(self) -> int:
+        """Width of the frame, in pixels."""
+        return -(-self.net_width // self.stride) * self.stride
+
+    @property
+    def map_height(self) -> float:
+        """Height of the image in the maps, without padding, in cells."""
+        return self.net_height / self.stride
+
+    @property
+    def map_width(self) -> float:
+        """Width of the image in the maps, without padding, in cells."""
+        return self.net_width / self.stride
+
+    def to_source(self, positions: np.ndarray) -> np.ndarray:
+        """Map cells → source pixels.
+
+        Args:
+            positions: float (..., 2), x and y in cells of the net's maps.
+
+        Returns:
+            float32 (..., 2), x and y in source pixels, inside the image.
+        """
+        last = np.array([self.source_width, self.source_height]) - 1
+        return np.clip((positions + 0.5) * (self.stride / self.scale) - 0.5, 0, last).astype(np.float32)
+
+
+def plan(height: int, width: int, *, target_height: int, stride: int, max_width: Optional[int] = None) -> Geometry:
+    """The geometry of an image of `height` × `width` source pixels scaled to `target_height`.
+
+    Args:
+        max_width: cap on the scaled width in pixels; a wider image is scaled down until it fits.
+
+    Raises:
+        ImageTooLarge: the frame would have more than MAX_FRAME_PIXELS.
+    """
+    scale = target_height / height
+    if max_width is not None:
+        scale = min(scale, max_width / width)
+    geometry = Geometry(source_height=height, source_width=width, scale=scale, stride=stride)
+    if geometry.net_height * geometry.net_width > MAX_FRAME_PIXELS:
+        raise ImageTooLarge(
+            f"An image of {width}x{height} pixels would be looked at in {geometry.net_width}x{geometry.net_height}, more "
+            f"than {MAX_FRAME_PIXELS} pixels; set max_width or lower target_height."
+        )
+    return geometry

@@ -1,0 +1,74 @@
+"""People → a picture."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from worker.pose.people import People
+from worker.pose.skeleton import COCO_18, Skeleton
+
+#: Fractional bits of the positions given to OpenCV, for smooth edges.
+_SHIFT = 4
+#: Line thickness as a share of the image's mean side.
+_THICKNESS = 1 / 160
+
+
+def draw_overlay(
+    image: np.ndarray,
+    people: People,
+    *,
+    background: str = "image",
+    alpha: float = 0.6,
+    thickness: float = 1.0,
+    render_threshold: float = 0.05,
+    skeleton: Skeleton = COCO_18,
+) -> np.ndarray:
+    """Draw each person's limbs and joints.
+
+    Args:
+        image: uint8 (H, W, 3), BGR; it is not changed.
+        background: ``image``, ``black`` or ``transparent``.
+        alpha: opacity of what is drawn, 0..1.
+        thickness: factor on the line thickness that fits the image's size.
+        render_threshold: joints of lower confidence are not drawn.
+
+    Returns:
+        uint8 (H, W, 3), BGR; for a transparent background uint8 (H, W, 4), BGRA.
+    """
+    height, width = image.shape[:2]
+    line = max(1, round(thickness * _THICKNESS * (height + width) / 2))
+    drawn = np.zeros((height, width, 3), np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    for joints in people.keypoints:
+        _draw_person(drawn, mask, joints, line, render_threshold, skeleton)
+    if background == "transparent":
+        # Colours are divided by their coverage: drawn on black, smooth edges would be dark.
+        coverage = np.maximum(mask, 1)[..., None].astype(np.float32) / 255
+        colors = np.clip(drawn / coverage, 0, 255).astype(np.uint8)
+        return np.dstack([colors, (mask * np.float32(alpha)).round().astype(np.uint8)])
+    base = image if background == "image" else np.zeros_like(image)
+    if len(people) == 0:
+        return base.copy()
+    # drawn is premultiplied by the mask: base * (1 - a·m) + drawn * a
+    weight = cv2.merge([mask] * 3).astype(np.float32) * np.float32(-alpha / 255) + np.float32(1)
+    return cv2.addWeighted(cv2.multiply(base, weight, dtype=cv2.CV_8U), 1.0, drawn, alpha, 0.0)
+
+
+def _draw_person(
+    drawn: np.ndarray, mask: np.ndarray, joints: np.ndarray, line: int, threshold: float, skeleton: Skeleton
+) -> None:
+    visible = joints[:, 2] > max(threshold, 0.0)
+    places = np.where(visible[:, None], joints[:, :2], 0)
+    fixed = np.round(places * (1 << _SHIFT)).astype(int)
+    for limb in skeleton.limbs:
+        if limb.joins_only or not (visible[limb.start] and visible[limb.end]):
+            continue
+        ends = tuple(map(int, fixed[limb.start])), tuple(map(int, fixed[limb.end]))
+        cv2.line(drawn, *ends, skeleton.colors[limb.end], line, cv2.LINE_AA, _SHIFT)
+        cv2.line(mask, *ends, 255, line, cv2.LINE_AA, _SHIFT)
+    radius = round(line * 1.1 * (1 << _SHIFT))
+    for joint in np.flatnonzero(visible):
+        place = tuple(map(int, fixed[joint]))
+        cv2.circle(drawn, place, radius, skeleton.colors[joint], -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(mask, place, radius, 255, -1, cv2.LINE_AA, _SHIFT)
