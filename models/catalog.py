@@ -20,7 +20,7 @@ CATALOG = Path(__file__).with_name("catalog.toml")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that a net can be made from; it comes from a Python package or from one of `urls`."""
+    """A file that a net can be made from, out of a Python package or from one of `urls`; `bytes` 0 is unknown."""
 
     name: str
     format: str
@@ -42,13 +42,18 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Entry:
-    """One net of the catalogue; `confirm` says that its user must agree to the licence first."""
+    """One net of the catalogue; `confirm` says that its user must agree to the licence first.
+
+    `architecture` is the net in this package that bare weights fill, or "".
+    """
 
     name: str
     title: str
     licence: str
     confirm: bool
+    architecture: str
     skeleton: str
+    notes: str
     input: InputSpec
     heatmaps: OutputSpec
     pafs: OutputSpec
@@ -72,6 +77,7 @@ class Entry:
             pafs=self.pafs,
             skeleton=self.skeleton,
             directory=directory,
+            notes=self.notes,
         )
 
     def is_intact(self, directory: Path) -> bool:
@@ -117,7 +123,9 @@ def _entry(name: str, fields: Dict[str, Any]) -> Entry:
         title=fields["title"],
         licence=fields["licence"],
         confirm=fields.get("confirm", False),
+        architecture=fields.get("architecture", ""),
         skeleton=fields["skeleton"],
+        notes=fields.get("notes", ""),
         input=InputSpec(**given),
         heatmaps=OutputSpec(**fields["heatmaps"]),
         pafs=OutputSpec(**fields["pafs"]),

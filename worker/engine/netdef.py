@@ -16,6 +16,9 @@ from worker.errors import ModelError
 #: Largest file read, in bytes; protobuf itself ends at 2 GiB.
 MAX_BYTES = 2**31 - 1
 
+#: How a single float of Argument.floats (field 5, 32 bits) begins on the wire.
+_FLOAT_TAG = 5 << 3 | 5
+
 _SIDES = ("", "_h", "_w", "s")
 _WINDOW = frozenset(f"{name}{side}" for name in ("kernel", "stride", "dilation") for side in _SIDES) | {
     *("pad", "pad_t", "pad_l", "pad_b", "pad_r", "pads")
@@ -188,9 +191,22 @@ def arguments(definition: netdef_pb2.OperatorDef) -> Dict[str, Any]:
         elif arg.HasField("s"):
             values[arg.name] = bytes(arg.s)
         elif len(arg.floats):
-            values[arg.name] = np.asarray(arg.floats, np.float32)
+            values[arg.name] = _floats(arg)
         elif len(arg.strings):
             values[arg.name] = list(arg.strings)
         else:
             values[arg.name] = np.asarray(arg.ints, np.int64)
     return values
+
+
+def _floats(arg: netdef_pb2.Argument) -> np.ndarray:
+    """The floats of `arg`, read off its wire form: one by one, the CMU net's 52 million take ten seconds.
+
+    Fields are written in the order of their numbers and single floats as a tag byte and four bytes each, so in an
+    argument that has a name and floats, the floats stand at the end.
+    """
+    data = arg.SerializeToString(deterministic=True)
+    rows = np.frombuffer(data, np.uint8)[-5 * len(arg.floats) :].reshape(-1, 5)
+    if not (rows[:, 0] == _FLOAT_TAG).all():  # something else stands there, such as unknown fields
+        return np.asarray(arg.floats, np.float32)
+    return np.ascontiguousarray(rows[:, 1:]).view("<f4").reshape(-1)

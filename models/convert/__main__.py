@@ -1,0 +1,91 @@
+"""Make a net of the catalogue from a file that is here already.
+
+    python -m models.convert pose_iter_440000.caffemodel --net cmu_coco
+
+The file's name says its format: .caffemodel (Caffe), .pth or .pt (PyTorch state dict), .pkl (Detectron-style pickle),
+.pb (frozen TensorFlow graph), or a folder with predict_net.pb and init_net.pb (Caffe2).
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Optional
+
+import click
+
+from models.catalog import Entry, find_entry
+from models.fetch import accept_licence_option, models_dir_option, require_licence, write
+from models.lock import locked
+from worker.engine.manifest import PREDICT_NET, sha256_of
+from worker.errors import ModelError
+
+_FORMATS = {
+    ".caffemodel": "caffe",
+    ".pth": "pytorch",
+    ".pt": "pytorch",
+    ".pkl": "pickled",
+    ".pickle": "pickled",
+    ".pb": "tensorflow",
+}
+
+
+def convert(
+    source: Path, name: str, models_dir: Path, *, source_format: Optional[str] = None, accept_licence: bool = False
+) -> Path:
+    """Make the net `name` from the file or folder `source`; returns its directory.
+
+    Raises:
+        ModelError: the file is of no known format, is not what its name says, or does not fit the net.
+    """
+    entry = find_entry(name)
+    kind = source_format or _format_of(source)
+    digest = sha256_of(source) if source.is_file() else ""
+    _check_known(entry, source, digest)
+    require_licence(entry, accept_licence)
+    directory = models_dir / name
+    with locked(models_dir / "downloads", name):
+        write(entry, source, kind, source.name + (f", SHA-256 {digest}" if digest else ""), directory)
+    return directory
+
+
+def _format_of(source: Path) -> str:
+    if not source.exists():
+        raise ModelError(f"There is no file {source}; check the path.")
+    if source.is_dir() or source.name == PREDICT_NET:
+        return "netdef"
+    try:
+        return _FORMATS[source.suffix.lower()]
+    except KeyError as exc:
+        raise ModelError(f"{source} ends in none of {', '.join(_FORMATS)}; name its format with --format.") from exc
+
+
+def _check_known(entry: Entry, source: Path, digest: str) -> None:
+    """A file that bears the name of one in the catalogue must be that file."""
+    for file in entry.files:
+        if file.name == source.name and digest != file.sha256:
+            raise ModelError(
+                f"{source} has SHA-256 {digest}, expected {file.sha256} for a file of this name; download it again, or "
+                "rename it if it holds other weights on purpose."
+            )
+
+
+@click.command(help=__doc__)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--net", "name", required=True, help="The net of the catalogue that it becomes.")
+@click.option("--format", "source_format", type=click.Choice(sorted({*_FORMATS.values(), "netdef"})))
+@models_dir_option
+@accept_licence_option
+def main(source: Path, name: str, source_format: Optional[str], models_dir: Path, accept_licence: bool) -> None:
+    """The command line."""
+    logging.basicConfig(format="%(message)s")
+    try:
+        directory = convert(source, name, models_dir, source_format=source_format, accept_licence=accept_licence)
+    except ModelError as exc:
+        click.echo(f"models.convert: {exc}", err=True)
+        raise SystemExit(1) from exc
+    click.echo(f"{directory}: converted and verified (licence: {find_entry(name).licence})")
+
+
+if __name__ == "__main__":
+    main()

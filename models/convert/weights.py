@@ -1,0 +1,66 @@
+"""Named weights → a net of a known architecture. Everything is compared before anything is written."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Dict, List, Mapping
+
+import numpy as np
+
+from models import cmu_coco
+from models.catalog import Entry
+from models.netpair import NetPairBuilder
+from worker.errors import ModelError
+
+_ARCHITECTURES: Dict[str, ModuleType] = {"cmu_coco": cmu_coco}
+#: How many blobs a message lists of each kind.
+_LISTED = 6
+
+
+def build_net(entry: Entry, weights: Mapping[str, np.ndarray], source: str) -> NetPairBuilder:
+    """Fill the architecture of `entry` with `weights` by blob name.
+
+    Args:
+        source: the file they come from, for messages.
+
+    Raises:
+        ModelError: blobs are missing, extra, misshapen or not finite; the message lists them.
+    """
+    architecture = _architecture(entry)
+    expected = architecture.parameter_shapes()
+    faults: List[str] = []
+    missing = [blob for blob in expected if blob not in weights]
+    extra = [blob for blob in weights if blob not in expected]
+    shared = [blob for blob in expected if blob in weights]
+    misshapen = [
+        f"{blob} {weights[blob].shape} instead of {expected[blob]}"
+        for blob in shared
+        if weights[blob].shape != expected[blob]
+    ]
+    broken = [blob for blob in shared if not _is_finite(weights[blob])]
+    for title, blobs in (("missing", missing), ("extra", extra), ("misshapen", misshapen), ("not finite", broken)):
+        if blobs:
+            more = f" and {len(blobs) - _LISTED} more" if len(blobs) > _LISTED else ""
+            faults.append(f"{len(blobs)} {title}: {', '.join(blobs[:_LISTED])}{more}")
+    if faults:
+        raise ModelError(
+            f"{source} does not hold the {len(expected)} blobs of {entry.name}: {'; '.join(faults)}; check the file."
+        )
+    return architecture.build(entry.name, weights)
+
+
+def known_blobs(entry: Entry) -> List[str]:
+    """The parameter blobs of `entry`'s architecture."""
+    return list(_architecture(entry).parameter_shapes())
+
+
+def _architecture(entry: Entry) -> ModuleType:
+    if entry.architecture not in _ARCHITECTURES:
+        raise ModelError(
+            f"The net {entry.name!r} cannot be made from bare weights; give a TensorFlow graph or a NetDef pair."
+        )
+    return _ARCHITECTURES[entry.architecture]
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    return values.dtype.kind == "f" and bool(np.isfinite(values).all())
