@@ -47,7 +47,7 @@ def _cropped(picture: cv2.typing.MatLike) -> cv2.typing.MatLike:
     return cv2.resize(picture[:, left : left + kept], (640, 480), interpolation=cv2.INTER_AREA)
 
 
-def _measure(image: Path, rounds: int) -> "tuple[List[Result], List[float]]":
+def _measure(image: Path, rounds: int) -> tuple[List[Result], List[float]]:
     results, whole = [], []
     environment = {**os.environ, "POSE_IMAGE_ROOTS": str(image.parent), "POSE_WARM_SIZES": "368x496"}
     with local_fleet(environment) as fleet, PoseClient(fleet.broker_url) as client:
@@ -63,7 +63,8 @@ def _report(results: List[Result], whole: List[float]) -> None:
     medians: Dict[str, float] = {
         stage: statistics.median(result.timings_ms[stage] for result in results) for stage in STAGES
     }
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {results[0].device}, {results[0].model.name}; median of {len(whole)}")
+    first = results[0]
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {first.device}, {first.model.name}; median of {len(whole)}")
     print(f"{'stage':<28}{'ms':>9}{'share':>8}")
     total = statistics.median(whole)
     for stage, spent in medians.items():

@@ -58,7 +58,13 @@ def start_worker(thin_net: Path) -> Iterator[Callable[..., subprocess.Popen]]:
 
     def start(name: str = "cpu0", *arguments: str, **variables: Any) -> subprocess.Popen:
         environment = {**clean_environ(), "POSE_WARM_SIZES": "368x280", **{k: str(v) for k, v in variables.items()}}
-        child = start_child([*worker_command(name), *arguments], env=environment, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        child = start_child(
+            [*worker_command(name), *arguments],
+            env=environment,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
         children.append(child)
         return child
 

@@ -57,7 +57,7 @@ class Slot:
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_aspect=settings.max_aspect,
-            file_grace_s=settings.file_grace_s,
+            wait_for_missing=settings.file_grace_s > 0,
         )
         self._store = open_store(settings.overlays_url, prefix=settings.key_prefix)
         cv2.setNumThreads(1)  # the net's threads already fill the cores

@@ -62,7 +62,7 @@ def _expand(patterns: Sequence[str], suffixes: Tuple[str, ...]) -> Iterator[Tupl
         if os.path.isdir(pattern):  # noqa: PTH112
             matches, base = _walk(pattern, suffixes), pattern
         elif is_glob(pattern):
-            matches, base = filter(os.path.isfile, glob.iglob(pattern, recursive=True)), ""  # noqa: PTH113, PTH207
+            matches, base = filter(os.path.isfile, glob.iglob(pattern, recursive=True)), ""  # noqa: PTH207
         else:
             matches, base = iter([pattern]), ""
         first = next(matches, None)

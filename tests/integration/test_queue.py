@@ -33,9 +33,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(
-    broker: str, desk: Path, start_worker: Callable[..., subprocess.Popen]
-) -> Iterator[PoseClient]:
+def client(broker: str, desk: Path, start_worker: Callable[..., subprocess.Popen]) -> Iterator[PoseClient]:
     """A client of a worker that may read `desk` and at most 10 megapixels."""
     start_worker("cpu0", POSE_BROKER_URL=broker, POSE_IMAGE_ROOTS=desk, POSE_MAX_PIXELS=10_000_000)
     with PoseClient(broker) as client:
@@ -121,7 +119,10 @@ def _fifo(desk: Path) -> Path:
 BAD_INPUTS: Dict[str, Tuple[Callable[[Path], Path], type]] = {
     "missing": (lambda desk: desk / "nowhere.jpg", errors.ImageNotFound),
     "directory": (lambda desk: desk, errors.ImageNotAllowed),
-    "text called .jpg": (_file("text.jpg", b"not an image, however long this text may be\n" * 9), errors.ImageUndecodable),
+    "text called .jpg": (
+        _file("text.jpg", b"not an image, however long this text may be\n" * 9),
+        errors.ImageUndecodable,
+    ),
     "truncated": (_truncated, errors.ImageUndecodable),
     "zero bytes": (_file("empty.jpg", b""), errors.ImageUndecodable),
     "too many pixels": (_too_large, errors.ImageTooLarge),

@@ -157,13 +157,7 @@ def _add_limb(
     joins_only: int,
 ) -> int:  # pragma: no cover - compiled
     """Rule 4; returns how many people there are now."""
-    first, second = -1, -1
-    for person in range(people):
-        if joints[person, start] == a or joints[person, end] == b:
-            if first < 0:
-                first = person
-            elif second < 0:
-                second = person
+    first, second = _owners(joints, people, start, end, a, b)
     if first < 0:
         if joins_only:
             return people
@@ -187,11 +181,20 @@ def _add_limb(
 
 
 @compiled
+def _owners(joints: Any, people: int, start: int, end: int, a: int, b: int) -> Any:  # pragma: no cover - compiled
+    """The first two people who have an end of the limb, or -1."""
+    first = -1
+    for person in range(people):
+        if joints[person, start] == a or joints[person, end] == b:
+            if first >= 0:
+                return first, person
+            first = person
+    return first, -1
+
+
+@compiled
 def _share(one: Any, other: Any) -> bool:  # pragma: no cover - compiled
-    for part in range(one.shape[0]):
-        if one[part] >= 0 and other[part] >= 0:
-            return True
-    return False
+    return bool(np.any((one >= 0) & (other >= 0)))
 
 
 @compiled

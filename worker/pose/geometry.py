@@ -84,7 +84,7 @@ def plan(height: int, width: int, *, target_height: int, stride: int, max_width:
     geometry = Geometry(source_height=height, source_width=width, scale=scale, stride=stride)
     if geometry.net_height * geometry.net_width > MAX_FRAME_PIXELS:
         raise ImageTooLarge(
-            f"An image of {width}x{height} pixels would be looked at in {geometry.net_width}x{geometry.net_height}, more "
-            f"than {MAX_FRAME_PIXELS} pixels; set max_width or lower target_height."
+            f"An image of {width}x{height} pixels would be looked at in {geometry.net_width}x{geometry.net_height}, "
+            f"more than {MAX_FRAME_PIXELS} pixels; set max_width or lower target_height."
         )
     return geometry

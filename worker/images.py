@@ -1,0 +1,226 @@
+"""A path → pixels. Files come from strangers: what a file is, and how large, is checked before it is decoded."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from typing import Tuple, Type
+from urllib.parse import unquote, urlsplit
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from worker.errors import (
+    ImageNotAllowed,
+    ImageNotFound,
+    ImageNotReady,
+    ImageTooLarge,
+    ImageUndecodable,
+    PoseError,
+)
+
+#: What is decoded, whatever the file is called. Nothing here fetches, scripts or calls another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+#: What transparency is laid over.
+_BACKGROUND = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class ImagePolicy:
+    """What may be read.
+
+    Attributes:
+        roots: folders whose images may be read; symbolic links are resolved first.
+        max_bytes: largest file, in bytes.
+        max_pixels: largest image, in pixels.
+        max_aspect: longest side divided by the shortest.
+        wait_for_missing: whether a missing file may still come, and is so a transient failure.
+    """
+
+    roots: Tuple[str, ...]
+    max_bytes: int = 64 << 20
+    max_pixels: int = 64_000_000
+    max_aspect: float = 100.0
+    wait_for_missing: bool = False
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """Pixels uint8 (H, W, 3), BGR, upright as EXIF has it, and where they come from."""
+
+    pixels: np.ndarray
+    path: str
+    format: str
+    frames: int
+    warnings: Tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+
+def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
+    """Read and decode the image at `path`, a path or a file:// URL.
+
+    Raises:
+        ImageNotFound, ImageNotAllowed, ImageTooLarge, ImageUndecodable: what is wrong with it.
+        ImageNotReady: it is not there yet, or reading it failed; worth another try.
+    """
+    data = _read(_local_path(path), path, policy)
+    try:
+        return _decode(data, path, policy)
+    except PoseError:
+        raise
+    except MemoryError as exc:
+        raise ImageTooLarge(f"{path} did not fit into memory; send a smaller image.") from exc
+    except Exception as exc:  # decoders raise errors of every kind on hostile files
+        raise _undecodable(path, f"it is truncated or corrupt ({exc or type(exc).__name__})") from exc
+
+
+def _local_path(path: str) -> str:
+    parts = urlsplit(path) if "://" in path else None
+    if parts is None:
+        return path
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise ImageNotAllowed(f"{path} is not a path or a file:// URL; put the image where the worker can read it.")
+    return unquote(parts.path, errors="surrogateescape")
+
+
+def _read(local: str, shown: str, policy: ImagePolicy) -> bytes:
+    """The file's bytes. It is opened once, and what is checked is what was opened."""
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        descriptor = os.open(local, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (OSError, ValueError) as exc:
+        raise _unopened(exc, shown, policy) from exc
+    try:
+        _check_place(descriptor, shown, policy)
+        return _checked_bytes(descriptor, shown, policy)
+    except OSError as exc:
+        raise ImageNotReady(f"{shown} could not be read ({exc.strerror}); it is tried again.") from exc
+    finally:
+        os.close(descriptor)
+
+
+def _unopened(exc: Exception, shown: str, policy: ImagePolicy) -> PoseError:
+    number = getattr(exc, "errno", None)
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        kind: Type[PoseError] = ImageNotReady if policy.wait_for_missing else ImageNotFound
+        return kind(f"{shown} does not exist on the worker's host; check the path and the mounts.")
+    if number in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV):
+        return ImageNotAllowed(f"{shown} may not be opened ({exc.strerror}); check its permissions.")  # type: ignore[attr-defined]
+    if number in (errno.ENAMETOOLONG, None):
+        return ImageNotFound(f"{shown[:200]!r} is not a possible path ({exc}); check it.")
+    return ImageNotReady(f"{shown} could not be opened ({exc}); it is tried again.")
+
+
+def _check_place(descriptor: int, shown: str, policy: ImagePolicy) -> None:
+    """Whether the opened file, wherever links led, lies below an allowed root."""
+    real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - the kernel's word on what was opened
+    for root in policy.roots:
+        allowed = os.path.realpath(root)
+        if real == allowed or real.startswith(allowed.rstrip("/") + "/"):
+            return
+    raise ImageNotAllowed(
+        f"{shown} is outside the folders that this worker may read; set POSE_IMAGE_ROOTS to allow it."
+    )
+
+
+def _checked_bytes(descriptor: int, shown: str, policy: ImagePolicy) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise ImageNotAllowed(f"{shown} is {kind}; send the path of one image file.")
+    if status.st_size > policy.max_bytes:
+        raise _too_large(shown, f"{status.st_size} bytes, more than {policy.max_bytes}")
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        data = file.read(policy.max_bytes + 1)  # it may have grown since
+    if len(data) > policy.max_bytes:
+        raise _too_large(shown, f"more than {policy.max_bytes} bytes")
+    if not data:
+        raise _undecodable(shown, "it is empty")
+    return data
+
+
+def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is checked here
+        try:
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError as exc:
+            raise _undecodable(shown, f"it is not an image in {', '.join(FORMATS)}") from exc
+        except Image.DecompressionBombError as exc:
+            raise _too_large(shown, f"more pixels than {policy.max_pixels}") from exc
+        with picture:
+            _check_size(picture.size, shown, policy)
+            frames = int(getattr(picture, "n_frames", 1))
+            notes = [f"only the first of {frames} frames was looked at"] if frames > 1 else []
+            pixels = _fast_jpeg(data, picture) if picture.format == "JPEG" else None
+            if pixels is None:
+                pixels = _to_bgr(picture)
+            return LoadedImage(pixels, shown, str(picture.format), frames, tuple(notes))
+
+
+def _check_size(size: Tuple[int, int], shown: str, policy: ImagePolicy) -> None:
+    width, height = size
+    if min(size) < 1:
+        raise _undecodable(shown, "it has no pixels")
+    if width * height > policy.max_pixels:
+        raise _too_large(shown, f"{width}x{height} pixels, more than {policy.max_pixels}")
+    if max(size) > policy.max_aspect * min(size):
+        raise _too_large(shown, f"{width}x{height} pixels, a shape more extreme than {policy.max_aspect:g} to 1")
+
+
+def _fast_jpeg(data: bytes, picture: Image.Image) -> np.ndarray | None:
+    """A plain colour or grey JPEG through OpenCV, in half of Pillow's time; None where Pillow must do it."""
+    if (
+        picture.mode not in ("RGB", "L")
+        or picture.getexif().get(0x0112, 1) != 1
+        or not data.rstrip(b"\0").endswith(b"\xff\xd9")
+    ):
+        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _to_bgr(picture: Image.Image) -> np.ndarray:
+    """The first frame, upright, as uint8 (H, W, 3); transparency is laid over white."""
+    picture.seek(0)
+    picture.load()
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
+        upright = _eight_bits(upright)
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        upright = Image.new("RGB", layer.size, _BACKGROUND)
+        upright.paste(layer, mask=layer.getchannel("A"))
+    return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[:, :, ::-1])
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit and wider grey values as 8-bit ones: by their high byte where they use 16 bits, else by their range."""
+    values = np.asarray(picture).astype(np.float64)
+    values = np.nan_to_num(values)
+    least, most = (0.0, 65535.0) if values.min() >= 0 and values.max() <= 65535 else (values.min(), values.max())
+    if picture.mode == "F" and values.max() <= 1:
+        least, most = 0.0, 1.0
+    scaled = (values - least) * (255.0 / max(most - least, 1e-12))
+    return Image.fromarray(np.clip(np.round(scaled), 0, 255).astype(np.uint8))
+
+
+def _undecodable(shown: str, reason: str) -> ImageUndecodable:
+    return ImageUndecodable(f"{shown} cannot be decoded: {reason}; send a whole image file.")
+
+
+def _too_large(shown: str, reason: str) -> ImageTooLarge:
+    return ImageTooLarge(f"{shown} is too large: {reason}; send a smaller image or raise the worker's limit.")

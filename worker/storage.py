@@ -1,0 +1,185 @@
+"""Where overlays go, and how they are fetched. Imports neither torch nor cv2: clients use it too."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+import redis
+
+from worker.errors import SettingsError, StorageUnavailable
+
+#: Seconds after which a store that does not answer counts as down.
+_TIMEOUT_S = 10.0
+#: In a result, an overlay in the result backend's own Redis: it holds no host and no password.
+_REDIS_URL = "redis:///"
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What was stored: where, what, how much, and until when (Unix time in seconds; None: for ever)."""
+
+    url: str
+    media_type: str
+    bytes: int
+    sha256: str
+    expires_at: Optional[float]
+
+
+class Store(Protocol):
+    """Keeps objects whole or not at all. Every method raises StorageUnavailable if the store does not answer."""
+
+    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
+        """Keep `data` under `key` for `ttl_s` seconds; the same key is replaced."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes under `key`."""
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens if it is not there."""
+
+
+class RedisStore:
+    """Objects as Redis strings with an expiry."""
+
+    def __init__(self, url: str, prefix: str = "") -> None:
+        self._prefix = prefix and f"{prefix}:"
+        self._client = redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+
+    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
+        """See :class:`Store`."""
+        name = self._prefix + _checked(key)
+        with _outages("the overlay store (Redis)"):
+            self._client.set(name, data, ex=ttl_s)
+        return _stored(_REDIS_URL + quote(name), data, media_type, ttl_s)
+
+    def get(self, key: str) -> bytes:
+        """See :class:`Store`."""
+        with _outages("the overlay store (Redis)"):
+            data = self._client.get(self._prefix + _checked(key))
+        if data is None:
+            raise StorageUnavailable(f"There is no overlay {key!r}; it may have expired.")
+        return data if isinstance(data, bytes) else data.encode()
+
+    def delete(self, key: str) -> None:
+        """See :class:`Store`."""
+        with _outages("the overlay store (Redis)"):
+            self._client.delete(self._prefix + _checked(key))
+
+
+class FileStore:
+    """Objects as files below one folder; the file's time of change is its expiry, for :meth:`sweep`."""
+
+    def __init__(self, url: str, prefix: str = "") -> None:
+        self._folder = Path(unquote(urlsplit(url).path)) / prefix
+
+    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
+        """See :class:`Store`."""
+        target = self._folder / _checked(key)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        stored = _stored(target.absolute().as_uri(), data, media_type, ttl_s)
+        with _outages(f"the overlay store {self._folder}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.utime(part, (stored.expires_at or 0, stored.expires_at or 0))
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
+        return stored
+
+    def get(self, key: str) -> bytes:
+        """See :class:`Store`."""
+        with _outages(f"the overlay store {self._folder}"):
+            return (self._folder / _checked(key)).read_bytes()
+
+    def delete(self, key: str) -> None:
+        """See :class:`Store`."""
+        with _outages(f"the overlay store {self._folder}"):
+            (self._folder / _checked(key)).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Remove what has expired; returns how many files."""
+        removed = 0
+        with _outages(f"the overlay store {self._folder}"):
+            for path in self._folder.rglob("*"):
+                if path.is_file() and path.stat().st_mtime < time.time():
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+
+def open_store(url: str, prefix: str = "") -> Store:
+    """The store at `url`: ``redis://``, ``rediss://`` or ``file:///folder``.
+
+    Raises:
+        SettingsError: the URL is of another kind.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme in ("redis", "rediss", "unix"):
+        return RedisStore(url, prefix)
+    if scheme == "file":
+        return FileStore(url, prefix)
+    raise SettingsError(
+        f"The overlay store cannot be {scheme or url!r}; set POSE_OVERLAY_STORE to redis:// or file://."
+    )
+
+
+def fetch(url: str, backend_url: str) -> bytes:
+    """The overlay at `url`, as a result names it.
+
+    Args:
+        backend_url: the result backend, in whose Redis ``redis:///…`` is looked up.
+
+    Raises:
+        StorageUnavailable: the store does not answer, or the overlay has expired.
+    """
+    store, key = _find(url, backend_url)
+    return store.get(key)
+
+
+def delete(url: str, backend_url: str) -> None:
+    """Remove the overlay at `url`; see :func:`fetch`."""
+    store, key = _find(url, backend_url)
+    store.delete(key)
+
+
+def _find(url: str, backend_url: str) -> tuple[Store, str]:
+    if url.startswith(_REDIS_URL):
+        return RedisStore(backend_url), unquote(url[len(_REDIS_URL) :])
+    path = Path(unquote(urlsplit(url).path))
+    return FileStore(path.parent.as_uri()), path.name
+
+
+def _checked(key: str) -> str:
+    parts = key.split("/")
+    if not key or "\0" in key or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"not a key: {key!r}")
+    return key
+
+
+def _stored(url: str, data: bytes, media_type: str, ttl_s: int) -> StoredObject:
+    return StoredObject(url, media_type, len(data), hashlib.sha256(data).hexdigest(), round(time.time() + ttl_s, 3))
+
+
+@contextmanager
+def _outages(title: str) -> Iterator[None]:
+    """Translate what goes wrong in a store into StorageUnavailable."""
+    try:
+        yield
+    except (redis.RedisError, OSError) as exc:
+        raise StorageUnavailable(
+            f"{title[0].upper()}{title[1:]} failed ({exc}); check that it is up and not full."
+        ) from exc
+
+
+__all__ = ["FileStore", "RedisStore", "Store", "StoredObject", "delete", "fetch", "open_store"]
