@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from worker.errors import SettingsError
-from worker.settings import Settings, masked, read_settings
+from worker.settings import Settings, masked, read_settings, table
 
 
 def test_defaults_need_no_environment() -> None:
@@ -69,3 +71,8 @@ def test_results_and_overlays_fall_back_to_the_broker() -> None:
     assert (settings.results_url, settings.overlays_url) == ("redis://a", "redis://a")
     settings = read_settings({"POSE_BROKER_URL": "redis://a", "POSE_RESULT_BACKEND": "redis://b"})
     assert settings.overlays_url == "redis://b"
+
+
+def test_the_readme_shows_every_setting() -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    assert table() in readme, "put the output of: python -m worker.settings between the README's two marks"

@@ -19,6 +19,8 @@ from worker.errors import DeviceLost, SettingsError
 from worker.fleet import worker_command
 from worker.processes import start_child, stop_child
 
+#: Celery warns of workers run by root. This one takes messages from nobody but the command that started it.
+_ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
 #: Seconds within which the embedded Redis must answer.
 _REDIS_START_S = 10.0
 
@@ -52,7 +54,7 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
         kept = {k: v for k, v in environment.items() if k not in ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE")}
         worker = start_child(
             worker_command("cpu0", log_level="WARNING"),
-            env={**kept, "POSE_BROKER_URL": broker_url},
+            env={**kept, "POSE_BROKER_URL": broker_url, "PYTHONWARNINGS": _ROOT_IS_FINE},
             cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

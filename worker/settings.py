@@ -153,3 +153,27 @@ def _reason(error: Any) -> str:
 def settings() -> Settings:
     """The settings of this process, from its environment, read at the first call."""
     return read_settings(os.environ)
+
+
+def table() -> str:
+    """All settings as a Markdown table, for the README."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        rows.append(f"| `{PREFIX}{name.upper()}` | {_default(name, field.default)} | {field.description} |")
+    return "\n".join(rows)
+
+
+def _default(name: str, value: Any) -> str:
+    if name == "models_dir":
+        return "`models/`"
+    if name == "warm_sizes":
+        return "`" + ",".join(f"{height}x{width}" for height, width in value) + "`"
+    if isinstance(value, tuple):
+        return "`" + ":".join(value) + "`"
+    return f"`{value}`" if value != "" else ""
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(table() + "\n")
