@@ -40,7 +40,14 @@ def _values(blob: caffe_pb2.BlobProto, where: str) -> np.ndarray:
         shape = (blob.num, blob.channels, blob.height, blob.width)
         # Old files give a bias four dimensions too: 1, 1, 1, n.
         shape = shape[3:] if shape[:3] == (1, 1, 1) else shape
-    values = np.array(blob.data if len(blob.data) else blob.double_data, np.float32)
+    values = _floats(blob) if len(blob.data) else np.array(blob.double_data, np.float32)
     if values.size != int(np.prod(shape)):
         raise ModelError(f"{where}: {values.size} values for the shape {shape}; the file is damaged, fetch it again.")
     return values.reshape(shape)
+
+
+def _floats(blob: caffe_pb2.BlobProto) -> np.ndarray:
+    """The field `data`, read off its wire form, a packed run: one by one, 52 million floats take ten seconds."""
+    alone = caffe_pb2.BlobProto()
+    alone.data.MergeFrom(blob.data)
+    return np.frombuffer(alone.SerializeToString(), "<f4", offset=alone.ByteSize() - 4 * len(blob.data)).copy()
