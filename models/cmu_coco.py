@@ -103,7 +103,7 @@ def build(name: str, weights: Mapping[str, np.ndarray]) -> NetPairBuilder:
         elif isinstance(layer, Pool):
             builder.add("MaxPool", [layer.source], [layer.name], kernel=2, stride=2, order="NCHW")
         elif isinstance(layer, Concat):
-            builder.add("Concat", layer.sources, [layer.name, f"_{layer.name}_dims"], axis=1, order="NCHW")
+            builder.add("Concat", layer.sources, [layer.name, f"_{layer.name}_dims"], axis=1)
     builder.predict.external_output.extend([HEATMAPS, PAFS])
     return builder
 

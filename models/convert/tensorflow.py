@@ -153,7 +153,7 @@ class _Conversion:
         if int(self._constant(node.input[-1])) not in (3, -1):
             raise ModelError(f"Node {node.name!r} of {self._name!r} joins along an axis that is not the channels'.")
         blobs = [self._blob(node, i) for i in range(len(node.input) - 1)]
-        self._builder.add("Concat", blobs, [node.name, f"{node.name}_dims"], axis=1, order="NCHW")
+        self._builder.add("Concat", blobs, [node.name, f"{node.name}_dims"], axis=1)
         return str(node.name)
 
     def _window(
