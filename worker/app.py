@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import select
 import signal
 import sys
+import tempfile
 import time
 from typing import Any, Tuple
 
@@ -42,6 +44,8 @@ class Preload(bootsteps.StartStopStep):
             _check_pool(worker)
         except SettingsError as exc:
             _leave(str(exc))
+        # The pool maps unlinked files; without a private folder for them, none is left behind by a SIGKILL.
+        multiprocessing.current_process()._config["tempdir"] = tempfile.gettempdir()
         global _pipe
         _pipe = os.pipe()
 

@@ -1,4 +1,4 @@
-"""Celery's Redis result backend, without tracebacks for failures that say everything in one sentence."""
+"""Celery's Redis result backend, as the workers and as the clients use it."""
 
 from __future__ import annotations
 
@@ -23,3 +23,14 @@ class ResultBackend(RedisBackend):
         """Store that job `task_id` will be tried again because of `exc`."""
         kept = None if isinstance(exc, PoseError) else traceback
         return super().mark_as_retry(task_id, exc, kept, *args, **kwargs)
+
+
+class ClientBackend(RedisBackend):
+    """Listens for a result only while somebody waits for it.
+
+    Celery's own subscribes to every job at submission, which costs a round trip and memory for each, also for jobs
+    whose results are collected in batches.
+    """
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Nothing: see the class."""

@@ -88,12 +88,14 @@ class PoseClient:
         self._queue = queue
         self.app = celery.Celery("pose-client", broker=broker_url, backend=self._results_url, set_as_current=False)
         self.app.conf.update(
+            override_backends=dict.fromkeys(("redis", "rediss"), "worker.backend:ClientBackend"),
             task_serializer="json",
             result_serializer="json",
             accept_content=["json"],
             # A client that cannot reach the broker says so within seconds instead of waiting for ever.
             broker_transport_options={"socket_connect_timeout": 5, "max_retries": 1},
             redis_socket_connect_timeout=5,
+            result_backend_transport_options={"retry_policy": {"max_retries": 1}},
         )
 
     def __repr__(self) -> str:
@@ -181,7 +183,8 @@ class _broker_errors:  # noqa: N801 - used like a function
         return None
 
     def __exit__(self, kind: Any, exc: Any, traceback: Any) -> None:
-        if isinstance(exc, (kombu.exceptions.OperationalError, redis.RedisError)):
+        # A RuntimeError is what Celery's backend raises when its attempts to connect are used up.
+        if isinstance(exc, (kombu.exceptions.OperationalError, redis.RedisError, RuntimeError)):
             raise BrokerUnavailable(
                 f"The broker {masked(self._client._url)} does not answer ({exc}); check the URL and the server."
             ) from exc

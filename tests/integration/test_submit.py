@@ -8,10 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, List
 
 import cv2
 import psutil
@@ -49,10 +48,6 @@ def _start(*arguments: object, **variables: str) -> subprocess.Popen:
 
 def _family(process: subprocess.Popen) -> List[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
-
-
-def _temporary() -> Set[str]:
-    return {entry.name for entry in Path(tempfile.gettempdir()).iterdir() if "pytest" not in entry.name}
 
 
 def test_a_directory_with_one_bad_file(photographs: Path, tmp_path: Path) -> None:
@@ -95,8 +90,9 @@ def test_nothing_but_keypoints_for_a_glob_and_a_pattern_without_a_match(photogra
 def test_a_killed_command_leaves_no_process_and_no_folder(
     photographs: Path, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    before = _temporary()
-    process = _start("--local", "--out", tmp_path / "out", photographs)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = _start("--local", "--out", tmp_path / "out", photographs, TMPDIR=str(temporary))
     deadline = time.monotonic() + 30
     while len(_family(process)) < 3 and time.monotonic() < deadline:  # Redis, the worker, its child
         time.sleep(0.05)
@@ -107,7 +103,7 @@ def test_a_killed_command_leaves_no_process_and_no_folder(
     assert process.returncode == (-signum if signum == signal.SIGKILL else 128 + signum)
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []
-    assert _temporary() <= before
+    assert list(temporary.iterdir()) == []
 
 
 def test_wrong_options_are_told_before_anything_starts(tmp_path: Path) -> None:
