@@ -45,7 +45,7 @@ class Preload(bootsteps.StartStopStep):
         except SettingsError as exc:
             _leave(str(exc))
         # The pool maps unlinked files; without a private folder for them, none is left behind by a SIGKILL.
-        multiprocessing.current_process()._config["tempdir"] = tempfile.gettempdir()
+        multiprocessing.current_process()._config["tempdir"] = tempfile.gettempdir()  # type: ignore[attr-defined]
         global _pipe
         _pipe = os.pipe()
 
