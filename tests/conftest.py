@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 import redis
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT, clean_environ
+
 SAMPLES = ROOT / "samples"
 
 
@@ -72,22 +72,6 @@ def start_worker(thin_net: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     for child in children:
         stop_child(child, grace_s=5)
         child.stderr.close()
-
-
-def clean_environ() -> Dict[str, str]:
-    """This process's environment without POSE_* variables."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("POSE_")}
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
-    """Return `condition()` as soon as it is true; fail after `timeout_s` seconds."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {timeout_s} s: {condition}")
 
 
 @pytest.fixture
