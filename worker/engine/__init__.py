@@ -23,7 +23,7 @@ def load(
     Args:
         device: ``cpu`` or ``cuda:<i>``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        engine: what executes it; ``torch``.
+        engine: what executes it: ``torch``, or ``null``, which finds nobody.
         threads: CPU threads; None: one for each core.
 
     Raises:
@@ -35,6 +35,10 @@ def load(
         from worker.engine.torch_engine import TorchNet
 
         return TorchNet(manifest, device=device, precision=precision, threads=threads)
+    if engine == "null":
+        from worker.engine.null_engine import NullNet
+
+        return NullNet(manifest, device=device, precision=precision)
     raise ModelError(f"There is no engine {engine!r} in this installation; set POSE_ENGINE to torch.")
 
 

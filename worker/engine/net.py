@@ -32,6 +32,18 @@ class Net(Protocol):
             DeviceOutOfMemory: the batch did not fit.
         """
 
+    def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
+        """Run padded frames of equal size in one pass, and write their maps where they are wanted.
+
+        Args:
+            frames: as for :meth:`__call__`, in pieces.
+            maps: for each piece, arrays of the maps' shapes, float32 or float16, that are written to.
+
+        Raises:
+            DeviceOutOfMemory: the batch did not fit.
+            DeviceLost: the device does not work any more; only a new process can help.
+        """
+
     def run(self, batch: np.ndarray) -> Maps:
         """Run a batch that is normalised already: float32 (N, 3, H, W) in the net's channel order."""
 

@@ -12,7 +12,7 @@ from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest, OutputSpec
 from worker.engine.net import Maps
 from worker.engine.netdef import NetPair, check_pair, read_net
 from worker.engine.torch_graph import build_graph, check_shapes
-from worker.errors import DeviceOutOfMemory, ModelError
+from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -45,18 +45,27 @@ class TorchNet:
 
     def __call__(self, frames: np.ndarray) -> Maps:
         """Run padded uint8 frames (N, H, W, 3), BGR."""
-        self._check_sides(frames.shape[1:3])
-        with torch.inference_mode(), _memory(self.device, frames.shape):
+        maps = self._empty(len(frames), frames.shape[1:3])
+        self.fill([frames], [maps])
+        return maps
+
+    def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
+        """Run padded uint8 frames in one pass and write their maps where they are wanted."""
+        self._check_sides(frames[0].shape[1:3])
+        with torch.inference_mode(), _device_errors(self.device, frames[0].shape):
+            pieces = [torch.from_numpy(piece).to(self.device) for piece in frames]
             # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
-            batch = torch.from_numpy(frames).to(self.device).permute(0, 3, 1, 2).to(torch.float32)
+            batch = (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).permute(0, 3, 1, 2).to(torch.float32)
             batch = batch.flip(1) if self._flip else batch
-            return self._forward((batch - self._mean) * self._scale)
+            self._forward((batch - self._mean) * self._scale, maps)
 
     def run(self, batch: np.ndarray) -> Maps:
         """Run a normalised float32 batch (N, 3, H, W)."""
         self._check_sides(batch.shape[2:4])
-        with torch.inference_mode(), _memory(self.device, batch.shape):
-            return self._forward(torch.from_numpy(np.ascontiguousarray(batch)).to(self.device))
+        maps = self._empty(len(batch), batch.shape[2:4])
+        with torch.inference_mode(), _device_errors(self.device, batch.shape):
+            self._forward(torch.from_numpy(np.ascontiguousarray(batch)).to(self.device), [maps])
+        return maps
 
     def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
         """Run each (height, width) once, rounded up to the stride."""
@@ -70,11 +79,20 @@ class TorchNet:
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _forward(self, batch: torch.Tensor) -> Maps:
+    def _forward(self, batch: torch.Tensor, maps: Sequence[Maps]) -> None:
         outputs = self._module(batch.to(self._dtype).contiguous(memory_format=torch.channels_last))
         blobs = dict(zip(self._blobs, outputs))
+        first = 0
+        for piece in maps:
+            last = first + len(piece[0])
+            for spec, target in zip((self.manifest.heatmaps, self.manifest.pafs), piece):
+                torch.from_numpy(target).copy_(blobs[spec.blob][first:last, spec.start : spec.stop])
+            first = last
+
+    def _empty(self, count: int, sides: Sequence[int]) -> Maps:
+        stride = self.manifest.input.stride
         heatmaps, pafs = (
-            blobs[spec.blob][:, spec.start : spec.stop].to(torch.float32).contiguous().cpu().numpy()
+            np.empty((count, spec.stop - spec.start, sides[0] // stride, sides[1] // stride), np.float32)
             for spec in (self.manifest.heatmaps, self.manifest.pafs)
         )
         return heatmaps, pafs
@@ -106,8 +124,8 @@ def _check_outputs(manifest: Manifest, net: NetPair) -> None:
             )
 
 
-class _memory:  # noqa: N801 - used like a function
-    """Translates the framework's out-of-memory errors."""
+class _device_errors:  # noqa: N801 - used like a function
+    """Translates the framework's errors of the device."""
 
     def __init__(self, device: str, shape: Sequence[int]) -> None:
         self._device, self._shape = device, tuple(shape)
@@ -121,3 +139,5 @@ class _memory:  # noqa: N801 - used like a function
                 f"A batch of shape {self._shape} does not fit into the memory of {self._device}; "
                 "lower target_height or set max_width."
             ) from exc
+        if self._device != "cpu" and isinstance(exc, RuntimeError) and "CUDA" in str(exc):
+            raise DeviceLost(f"{self._device} does not work any more ({str(exc).splitlines()[0]}).") from exc
