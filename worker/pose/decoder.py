@@ -29,9 +29,10 @@ def decode(
     Raises:
         ValueError: the maps' shapes do not fit.
     """
-    parts = len(skeleton.keypoints)
-    if heatmaps.ndim != 3 or pafs.ndim != 3 or len(heatmaps) < parts or heatmaps.shape[1:] != pafs.shape[1:]:
-        raise ValueError(f"expected maps ({parts + 1},h,w) and (38,h,w), got {heatmaps.shape} and {pafs.shape}")
+    parts, fields = len(skeleton.keypoints), int(skeleton.limb_table[:, 2].max()) + 2
+    fit = heatmaps.ndim == pafs.ndim == 3 and len(heatmaps) >= parts and len(pafs) >= fields
+    if not fit or heatmaps.shape[1:] != pafs.shape[1:] or 0 in heatmaps.shape:
+        raise ValueError(f"expected maps ({parts + 1},h,w) and ({fields},h,w), got {heatmaps.shape} and {pafs.shape}")
     warnings: List[str] = []
     heatmaps = _finite(heatmaps[:parts], warnings, "heatmaps")
     pafs = _finite(pafs, warnings, "part affinity fields")
@@ -47,7 +48,8 @@ def decode(
 
 def _finite(maps: np.ndarray, warnings: List[str], name: str) -> np.ndarray:
     """The maps as float32 without NaN or infinity, which no trained net gives."""
-    maps = np.ascontiguousarray(maps, np.float32)
+    # A read-only array would be another type to the compiler, and compiled for anew.
+    maps = np.require(maps, np.float32, ("C", "W"))
     if not np.isfinite(maps.sum(dtype=np.float64)):
         warnings.append(f"the {name} hold values that are not finite; they count as 0")
         maps = np.where(np.isfinite(maps), maps, np.float32(0))
