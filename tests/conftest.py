@@ -49,7 +49,13 @@ def broker() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def start_worker(thin_net: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+def heartbeats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests' workers leave their heartbeats."""
+    return tmp_path_factory.mktemp("heartbeats")
+
+
+@pytest.fixture(scope="session")
+def start_worker(thin_net: Path, heartbeats: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     """Start a real worker process with the given POSE_* variables; all are stopped at the end."""
     from worker.fleet import worker_command
     from worker.processes import start_child, stop_child
@@ -57,7 +63,8 @@ def start_worker(thin_net: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     children = []
 
     def start(name: str = "cpu0", *arguments: str, **variables: Any) -> subprocess.Popen:
-        environment = {**clean_environ(), "POSE_WARM_SIZES": "368x280", **{k: str(v) for k, v in variables.items()}}
+        chosen = {"POSE_WARM_SIZES": "368x280", "POSE_HEARTBEAT_DIR": heartbeats, **variables}
+        environment = {**clean_environ(), **{k: str(v) for k, v in chosen.items()}}
         child = start_child(
             [*worker_command(name), *arguments],
             env=environment,

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, Iterator, Optional, Tuple
@@ -27,12 +28,48 @@ def main() -> None:
 
 @main.command()
 def fleet() -> None:
-    """Run this machine's worker against the configured broker (POSE_BROKER_URL)."""
+    """Run this machine's workers, one for each GPU, against the configured broker (POSE_BROKER_URL)."""
     from worker.fleet import run_fleet
 
     if not settings().broker_url:
         raise SettingsError("POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0.")
     sys.exit(run_fleet(settings()))
+
+
+@main.command()
+@click.option("--ready", is_flag=True, help="Also fail while a worker does not consume yet, or any more.")
+@click.option("--name", default="", help="Only the worker of this name, e.g. gpu0; else all of this host.")
+def check(ready: bool, name: str) -> None:
+    """Tell whether this host's workers are well: exit status 0, or 1 and why not."""
+    from worker.health import faults, read_heartbeats
+
+    folder = settings().heartbeat_dir
+    reports = [one for one in read_heartbeats(folder) if not name or one["worker"].partition("@")[0] == name]
+    told = [f"{one['worker']}: {fault}." for one in reports for fault in faults(one, settings(), ready=ready)] or (
+        [] if reports else [f"No worker{name and ' ' + name} has a heartbeat in {folder}."]
+    )
+    for line in told:
+        click.echo(line, err=True)
+    sys.exit(1 if told else 0)
+
+
+@main.command()
+@click.option("--watch", is_flag=True, help="Go on until interrupted.")
+def status(watch: bool) -> None:
+    """Show every worker on every host: its device, its memory, its slots, its pace."""
+    from worker.health import all_workers
+    from worker.status import table
+
+    if not settings().broker_url:
+        raise SettingsError("POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0.")
+    while True:
+        text = table(all_workers(settings()))
+        if watch:
+            click.clear()
+        click.echo(text)
+        if not watch:
+            return
+        time.sleep(1)
 
 
 @main.command()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import multiprocessing
 import os
 import select
 import signal
 import sys
 import tempfile
+import threading
 import time
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 from celery import Celery, bootsteps, signals
 from celery.concurrency.prefork import TaskPool
@@ -20,21 +23,46 @@ from celery.worker import state
 from worker.errors import PoseError, SettingsError
 from worker.processes import die_with_parent
 from worker.settings import settings
+from worker.station import Station
+from worker.watch import Watch
 
 logger = get_logger(__name__)
 
 app = Celery("worker")
 app.config_from_object("celeryconfig")
 
-#: The child's last words on loading the net travel here: "ready …" or "failed …". Made before the fork.
-_READY = b"ready "
+#: A slot's word that it is ready is a line of this; another line is why it is not. Made before the fork.
+_READY = "ready"
 _pipe: Tuple[int, int] = (-1, -1)
-#: Set in the parent once the first child is ready; later children, which replace a dead one, inherit it.
-_preloaded = False
+#: Set in the parent once the first slots are ready; later ones, which replace a dead one, inherit it.
+_started = False
+_station: Optional[Station] = None
+_watch: Optional[Watch] = None
+
+
+@signals.celeryd_init.connect
+def pin_device(sender: str = "", conf: Any = None, **_: Any) -> None:
+    """Before anything else: find the worker's device by its name, hold it, and count the slots it is good for."""
+    global _station
+    try:
+        _station = Station(settings(), sender)
+    except PoseError as exc:
+        _leave(str(exc))
+    conf.worker_concurrency = station().slots
+    # Inherited by every child: whatever they load must not start threads of its own beside the net's.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        if not settings().inline:
+            os.environ.setdefault(variable, "1")
+
+
+def station() -> Station:
+    """This worker's station."""
+    assert _station is not None
+    return _station
 
 
 class Preload(bootsteps.StartStopStep):
-    """Stands between the pool and the consumer: the child loads and warms the net, then the worker consumes."""
+    """Stands between the pool and the consumer: net and slots get ready, then the worker consumes."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -44,32 +72,53 @@ class Preload(bootsteps.StartStopStep):
             _check_pool(worker)
         except SettingsError as exc:
             _leave(str(exc))
+        station().slots = worker.concurrency
         # The pool maps unlinked files; without a private folder for them, none is left behind by a SIGKILL.
         multiprocessing.current_process()._config["tempdir"] = tempfile.gettempdir()  # type: ignore[attr-defined]
         global _pipe
         _pipe = os.pipe()
 
     def start(self, worker: Any) -> None:
-        """Wait for the child's word; leave with one sentence if it could not load the net."""
-        deadline = time.monotonic() + settings().start_timeout_s
-        while not select.select([_pipe[0]], [], [], 0.1)[0]:
-            if state.should_stop is not None:
-                raise WorkerShutdown(state.should_stop)
-            if state.should_terminate is not None:
-                raise WorkerTerminate(state.should_terminate)
-            dead = [child for child in worker.pool._pool._pool if not child.is_alive()]
-            if dead:
-                _leave(f"The process loading the net died with status {dead[0].exitcode}; see the log above.")
-            if time.monotonic() > deadline:
-                worker.pool.terminate()
-                _leave(f"The net was not ready within {settings().start_timeout_s:g} s; raise POSE_START_TIMEOUT_S.")
-        word = os.read(_pipe[0], select.PIPE_BUF)
-        if not word.startswith(_READY):
+        """Wait for the net and for the slots; leave with one sentence if one of them cannot start."""
+        try:
+            station().start_net(_stopping)
+            _raise_if_stopping()
+            self._await_slots(worker)
+        except PoseError as exc:
+            _raise_if_stopping()
             worker.pool.terminate()
-            _leave(word.decode())
-        global _preloaded
-        _preloaded = True
-        logger.info("● ready: %s", word[len(_READY) :].decode())
+            _leave(str(exc))
+        global _started
+        _started = True
+        station().keep(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        logger.info("● ready: %d slots on %s", worker.concurrency, station().device)
+
+    def stop(self, worker: Any) -> None:
+        """Nothing is consumed any more, and the slots end when their jobs do."""
+        if station().trouble:
+            sys.stderr.write(f"pose worker: {station().trouble}\n")
+            worker.exitcode = 1
+
+    def terminate(self, worker: Any) -> None:
+        """The slots are about to be ended."""
+        station().leave()
+        worker.exitcode = 1 if station().trouble else 0
+
+    def _await_slots(self, worker: Any) -> None:
+        deadline = time.monotonic() + settings().start_timeout_s
+        words = b""
+        while words.count(b"\n") < worker.concurrency:
+            _raise_if_stopping()
+            if select.select([_pipe[0]], [], [], 0.1)[0]:
+                words += os.read(_pipe[0], select.PIPE_BUF)
+            for word in words.decode().splitlines():
+                if word != _READY:
+                    raise SettingsError(word)
+            dead = [child for child in worker.pool._pool._pool if not child.is_alive()]
+            if dead and not select.select([_pipe[0]], [], [], 0)[0]:
+                raise SettingsError(f"A slot died with status {dead[0].exitcode} at its start; see the log above.")
+            if time.monotonic() > deadline:
+                raise SettingsError(f"The slots were not ready within {settings().start_timeout_s:g} s.")
 
 
 app.steps["worker"].add(Preload)
@@ -80,36 +129,102 @@ def _check_pool(worker: Any) -> None:
         raise SettingsError(
             f"The pool {worker.pool_cls.__module__} loses jobs here; start the worker with --pool prefork."
         )
-    if worker.concurrency != 1:
+    if settings().inline and worker.concurrency != 1:
         raise SettingsError(
-            f"A worker holds one net, so --concurrency must be 1 (got {worker.concurrency}); start more workers."
+            f"With POSE_INLINE the one slot holds the net, so --concurrency must be 1 (got {worker.concurrency}); "
+            "leave one of the two out."
         )
+
+
+def _stopping() -> bool:
+    return state.should_stop is not None or state.should_terminate is not None
+
+
+def _raise_if_stopping() -> None:
+    if state.should_stop is not None:
+        raise WorkerShutdown(state.should_stop)
+    if state.should_terminate is not None:
+        raise WorkerTerminate(state.should_terminate)
 
 
 def _leave(sentence: str) -> None:
     """End the worker with `sentence` as its last line and status 1, which its supervisor sees."""
+    if _station is not None:
+        _station.close(0.0)
     sys.stderr.write(f"pose worker: {sentence}\n")
     sys.stderr.flush()
     raise SystemExit(1)
 
 
+@signals.worker_shutting_down.connect
+def limit_drain(how: str = "", **_: Any) -> None:
+    """Give the jobs in work POSE_GRACE_S seconds; what is not done then goes back to the queue."""
+    if how == "Warm":
+        timer = threading.Timer(settings().grace_s, os.kill, (os.getpid(), signal.SIGQUIT))
+        timer.daemon = True
+        timer.start()
+
+
+@signals.worker_shutdown.connect
+def release_device(**_: Any) -> None:
+    """The last thing that a worker does."""
+    station().close(settings().net_timeout_s)
+
+
 @signals.worker_process_init.connect
-def load_in_child(**_: Any) -> None:
-    """In the prefork child: load the net and say so. A child that cannot load says why and ends."""
+def start_slot(**_: Any) -> None:
+    """In the prefork child: get ready and say so. A slot that cannot says why and ends."""
+    from billiard import current_process
+
     from worker.slot import start
 
+    global _watch
     die_with_parent()
+    here = station()
+    _watch = Watch(here.board, current_process().index)
     try:
-        word = _READY + start(settings()).describe().encode()
+        start(settings(), here.device, here.net_address)
     except Exception as exc:
-        logger.critical("✗ The net could not be loaded: %s", exc, exc_info=not isinstance(exc, PoseError))
-        _say(str(exc).encode())
-        if _preloaded:
-            os.kill(os.getppid(), signal.SIGTERM)  # else a worker without a net would go on taking jobs
+        logger.critical("✗ A slot cannot start: %s", exc, exc_info=not isinstance(exc, PoseError))
+        _say(" ".join(str(exc).split()) or type(exc).__name__)
+        if _started:
+            here.board.give_up()  # else a worker without slots would go on taking jobs
         os._exit(1)
-    _say(word)
+    _say(_READY)
 
 
-def _say(word: bytes) -> None:
-    if not _preloaded:
-        os.write(_pipe[1], word[: select.PIPE_BUF])
+def _say(word: str) -> None:
+    if not _started:
+        os.write(_pipe[1], word.encode()[: select.PIPE_BUF - 1] + b"\n")
+
+
+@signals.task_prerun.connect
+def job_begins(**_: Any) -> None:
+    """In the slot: seen on the board from now on."""
+    if _watch is not None:
+        _watch.begin()
+
+
+@signals.task_postrun.connect
+def job_ends(state: str = "", retval: Any = None, **_: Any) -> None:
+    """In the slot: its job is done, whatever it ended in."""
+    if _watch is not None:
+        _watch.end(str(retval) if state != "SUCCESS" else "")
+
+
+class _NamePoison(logging.Filter):
+    """Has the log say what was on the queue when the transport met a message that is not JSON."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        if isinstance(exc, json.JSONDecodeError):
+            record.msg, record.args = (
+                "✗ A message that is not JSON was taken from the queue, and is lost: %.200r",
+                (exc.doc,),
+            )
+            record.exc_info = None
+        return True
+
+
+logging.getLogger("celery.worker.worker").addFilter(_NamePoison())
+logging.getLogger("celery.worker").addFilter(_NamePoison())

@@ -34,3 +34,17 @@ class ClientBackend(RedisBackend):
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing: see the class."""
+
+    _closed = False
+
+    def close(self) -> None:
+        """Close the connections, for good."""
+        self._closed = True
+        if "client" in vars(self):  # Celery opens it at its first use
+            self.result_consumer.stop()
+            self.client.connection_pool.disconnect()
+
+    def on_result_fulfilled(self, result: Any) -> None:
+        """Stop listening; a result that is thrown away after the client was closed must not connect again."""
+        if not self._closed:
+            super().on_result_fulfilled(result)

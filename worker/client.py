@@ -22,7 +22,7 @@ import redis
 from worker.contract import TASK, Result, parse_job
 from worker.errors import BrokerUnavailable, JobFailed, PermanentError, TransientError
 from worker.settings import masked
-from worker.storage import delete, fetch
+from worker.storage import RedisStore, delete, fetch
 
 
 class JobHandle:
@@ -86,9 +86,11 @@ class PoseClient:
         self._url = broker_url
         self._results_url = result_backend or broker_url
         self._queue = queue
+        self._store = RedisStore(self._results_url)
         self.app = celery.Celery("pose-client", broker=broker_url, backend=self._results_url, set_as_current=False)
+        # As a setting it would only be read from a configuration module.
+        self.app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "worker.backend:ClientBackend")
         self.app.conf.update(
-            override_backends=dict.fromkeys(("redis", "rediss"), "worker.backend:ClientBackend"),
             task_serializer="json",
             result_serializer="json",
             accept_content=["json"],
@@ -109,6 +111,8 @@ class PoseClient:
 
     def close(self) -> None:
         """Close the connections; handles of this client are of no use afterwards."""
+        self._store.close()
+        self.app.backend.close()  # the broker's connections are the whole process's, and stay
         self.app.close()
 
     def submit(self, path: Any, **options: Any) -> JobHandle:
@@ -152,14 +156,14 @@ class PoseClient:
 
     def fetch(self, overlay_url: str) -> bytes:
         """The bytes of an overlay, by the URL in a result."""
-        return fetch(overlay_url, self._results_url)
+        return fetch(overlay_url, self._store)
 
     def discard(self, job_id: str, result: Optional[Result] = None) -> None:
         """Delete what is stored of a job that has ended: its result and, given `result`, its overlay."""
         with _broker_errors(self):
             self.app.backend.forget(job_id)
         if result is not None and result.overlay is not None:
-            delete(result.overlay.url, self._results_url)
+            delete(result.overlay.url, self._store)
 
 
 def _outcome(job_id: str, state: str, stored: Any) -> Result:

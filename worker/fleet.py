@@ -1,47 +1,135 @@
-"""The workers of this machine."""
+"""The workers of this machine: one for each GPU, started again when one dies."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
-from typing import List, Optional
+from typing import Dict, List, Optional
 
-from worker.device.pin import own_device
-from worker.processes import die_with_parent
+from worker.device.gpus import visible_gpus
+from worker.device.pin import Device, own_device
+from worker.processes import die_with_parent, stop_child
 from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: A worker that has died so often within _MEMORY_S seconds is not started again.
+_MOST_DEATHS = 5
+_MEMORY_S = 600.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_LOOK_S = 0.1
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 def worker_command(name: str, log_level: str = "INFO") -> List[str]:
     """The command line of one Celery worker called ``name@host``."""
     return [
         *(sys.executable, "-m", "celery", "--app", "worker", "worker"),
-        *("--pool", "prefork", "--concurrency", "1", "--hostname", f"{name}@%h", "--loglevel", log_level),
+        *("--pool", "prefork", "--hostname", f"{name}@%h", "--loglevel", log_level),
         *("--without-gossip", "--without-mingle"),
     ]
 
 
-def run_fleet(settings: Settings) -> int:
-    """Run this machine's worker until it ends; SIGTERM and SIGINT are passed on to it.
+def worker_names(settings: Settings) -> List[str]:
+    """What this machine's workers are called: ``gpu0``, ``gpu1``, …; without a GPU ``cpu0``, …"""
+    if settings.device not in ("auto", "cpu"):  # one was chosen
+        return [own_device(settings).worker_name]
+    gpus = [] if settings.device == "cpu" else visible_gpus()
+    return [Device(gpu).worker_name for gpu in gpus] or [f"cpu{i}" for i in range(settings.cpu_workers)]
 
-    Returns:
-        The worker's exit status; 128 + n if signal n ended it.
+
+class Fleet:
+    """Keeps one worker of each name running until told to stop.
+
+    Args:
+        names: the workers', before the ``@host``.
+        log_level: Celery's.
     """
-    device = own_device(settings)
-    name = "cpu0" if device == "cpu" else f"gpu{device.partition(':')[2] or 0}"
-    worker = subprocess.Popen(
-        worker_command(name),
-        cwd=Path(__file__).resolve().parent.parent,
-        preexec_fn=lambda: die_with_parent(signal.SIGTERM),
-        start_new_session=True,
-    )
 
-    def pass_on(signum: int, _: Optional[FrameType]) -> None:
-        worker.send_signal(signum)
+    def __init__(self, names: List[str], grace_s: float, log_level: str = "INFO") -> None:
+        self._names, self._grace_s, self._log_level = names, grace_s, log_level
+        self._workers: Dict[str, subprocess.Popen] = {}
+        self._deaths: Dict[str, List[float]] = {name: [] for name in names}
+        self._start_at: Dict[str, float] = dict.fromkeys(names, 0.0)
+        self._stopping = False
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, pass_on)
-    status = worker.wait()
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT, which every worker is sent as SIGTERM, or until a worker keeps dying.
+
+        Returns:
+            0: all workers left in good order; else the status of one that did not, 128 + n if signal n ended it.
+        """
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, self._stop)
+        while not self._stopping:
+            for name in self._names:
+                hopeless = self._look_after(name)
+                if hopeless is not None:
+                    self._stop()
+                    self._await_all()
+                    return hopeless
+            time.sleep(_LOOK_S)
+        return self._await_all()
+
+    def _look_after(self, name: str) -> Optional[int]:
+        """Start the worker if it is not running; its last status if it has died too often."""
+        worker = self._workers.get(name)
+        if worker is None:
+            if time.monotonic() >= self._start_at[name]:
+                self._workers[name] = self._start(name)
+            return None
+        status = worker.poll()
+        if status is None:
+            return None
+        del self._workers[name]
+        recent = [death for death in self._deaths[name] if time.monotonic() - death < _MEMORY_S] + [time.monotonic()]
+        self._deaths[name] = recent
+        if len(recent) > _MOST_DEATHS:
+            logger.critical("✗ Worker %s %s, the %dth time; giving up.", name, _told(status), len(recent))
+            return _shell(status) or 1
+        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (len(recent) - 1))
+        logger.error("✗ Worker %s %s; it is started again in %g s.", name, _told(status), pause)
+        self._start_at[name] = time.monotonic() + pause
+        return None
+
+    def _start(self, name: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            worker_command(name, self._log_level),
+            cwd=_ROOT,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+            start_new_session=True,
+        )
+
+    def _stop(self, *_: Optional[FrameType | int]) -> None:
+        self._stopping = True
+        for worker in list(self._workers.values()):
+            worker.send_signal(signal.SIGTERM)
+
+    def _await_all(self) -> int:
+        # A worker ends itself within its grace; beyond that and some more, it hangs.
+        deadline = time.monotonic() + 2 * self._grace_s + 10
+        statuses = [
+            stop_child(worker, max(0.0, deadline - time.monotonic())) for worker in list(self._workers.values())
+        ]
+        return next((_shell(status) for status in statuses if status), 0)
+
+
+def run_fleet(settings: Settings) -> int:
+    """Run this machine's workers; see :meth:`Fleet.run`."""
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s/fleet] %(message)s")
+    names = worker_names(settings)
+    logger.info("● %d workers: %s", len(names), ", ".join(names))
+    return Fleet(names, settings.grace_s).run()
+
+
+def _told(status: int) -> str:
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def _shell(status: int) -> int:
     return status if status >= 0 else 128 - status

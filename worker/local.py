@@ -53,8 +53,8 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
         # A broker of the user's own must not receive this command's results.
         kept = {k: v for k, v in environment.items() if k not in ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE")}
         worker = start_child(
-            worker_command("cpu0", log_level="WARNING"),
-            env={**kept, "POSE_BROKER_URL": broker_url, "PYTHONWARNINGS": _ROOT_IS_FINE},
+            worker_command("local", log_level="WARNING"),
+            env={**kept, "POSE_BROKER_URL": broker_url, "POSE_HEARTBEAT_DIR": "none", "PYTHONWARNINGS": _ROOT_IS_FINE},
             cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from worker.errors import SettingsError
 
 PREFIX = "POSE_"
+#: Most slots of one worker: the rows of its board.
+MAX_SLOTS = 128
 _MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
@@ -42,16 +45,37 @@ class Settings(BaseModel):
         description="The net to load: a folder in the models directory",
     )
     models_dir: Path = Field(_MODELS, description="The folder that holds the nets' folders")
-    engine: Literal["torch", "caffe2"] = Field("torch", description="What executes the NetDef")
+    engine: Literal["torch", "caffe2", "null"] = Field(
+        "torch", description="What executes the NetDef; `null` finds nobody, for measuring everything else"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="The net's arithmetic; auto: fp32 on a CPU, fp16 on a GPU"
     )
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="`cpu`, `cuda:0`, …; auto: a GPU where there is one",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|(GPU|MIG)-[0-9A-Za-z/-]+)$",
+        description="`cpu`, `cuda:0`, a GPU's or MIG instance's UUID; auto: by the worker's name (`gpu3@host`), "
+        "else a free GPU, else the CPU",
     )
+    share_device: bool = Field(False, description="Whether a GPU may have several workers")
+    inline: bool = Field(False, description="Hold the net in the one slot instead of in a process of its own")
+    slots: int = Field(0, ge=0, le=MAX_SLOTS, description="Jobs in work at a time; 0: by cores per GPU, 2 on a CPU")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of the net; 0: one for each core")
+    max_batch: int = Field(0, ge=0, le=256, description="Most frames in one pass of the net; 0: 8 on a GPU, 1 on a CPU")
+    batch_wait_ms: float = Field(
+        2.0, ge=0, description="Longest wait for frames that are on their way to share a pass, in milliseconds"
+    )
+    net_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds after which a net process that does not answer is killed and started again"
+    )
+    grace_s: float = Field(
+        30.0, gt=0, description="Seconds that a stopping worker gives its jobs; then they go back to the queue"
+    )
+    heartbeat_dir: Path = Field(
+        Path(tempfile.gettempdir()) / f"pose-worker-{os.getuid()}",
+        description="Where each worker's heartbeat file is, for `python -m worker check`; `none`: nowhere",
+    )
+    cpu_workers: int = Field(1, ge=1, le=64, description="Workers that a fleet runs on a machine without a GPU")
     warm_sizes: Tuple[Tuple[int, int], ...] = Field(
         ((368, 496), (368, 656)),
         description="Net input sizes, height x width in pixels, run once before the first job",
@@ -166,6 +190,8 @@ def table() -> str:
 def _default(name: str, value: Any) -> str:
     if name == "models_dir":
         return "`models/`"
+    if name == "heartbeat_dir":
+        return "`/tmp/pose-worker-<uid>`"
     if name == "warm_sizes":
         return "`" + ",".join(f"{height}x{width}" for height, width in value) + "`"
     if isinstance(value, tuple):

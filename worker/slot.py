@@ -1,17 +1,19 @@
-"""What one slot holds: the net, the way in and the way out. Made once in the child, before the first job."""
+"""What one slot holds: a way to the net, the way in and the way out. Made once in the child, before the first job."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Any, Dict, List, NamedTuple, Optional
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Union
 
 import cv2
 
 from worker import wire
 from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result
-from worker.device.pin import own_device, own_precision
-from worker.engine import load
+from worker.device.channel import RemoteNet
+from worker.device.pin import Device, own_precision
+from worker.engine import Net, load, read_manifest
 from worker.errors import InvalidRequest
 from worker.images import ImagePolicy, LoadedImage, load_image
 from worker.pose import Estimate, EstimateOptions, Estimator, draw_overlay
@@ -34,21 +36,22 @@ class Slot:
 
     Args:
         settings: what this deployment was told.
+        device: the worker's.
+        net_address: where the net process listens; None: the slot holds the net itself.
 
     Raises:
         ModelError: the net's files are missing, corrupt or unsupported.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        device = own_device(settings)
-        self.net = load(
-            settings.models_dir / settings.model,
-            device=device,
-            precision=own_precision(settings, device),
-            engine=settings.engine,
-            threads=settings.threads or None,
-        )
+    def __init__(self, settings: Settings, device: Device, net_address: Optional[bytes] = None) -> None:
+        self._settings, self._device = settings, device
+        cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
+        self._remote: Optional[RemoteNet] = None
+        self.net: Union[Net, RemoteNet]
+        if net_address is None:
+            self.net = _load(settings, device)
+        else:
+            self.net = self._remote = _reach(settings, device, net_address)
         manifest = self.net.manifest
         self._model = Model(name=manifest.name, sha256=manifest.sha256)
         self._estimator = Estimator(self.net, stride=manifest.input.stride, pad_value=manifest.input.pad_value)
@@ -60,12 +63,24 @@ class Slot:
             wait_for_missing=settings.file_grace_s > 0,
         )
         self._store = open_store(settings.overlays_url, prefix=settings.key_prefix)
-        cv2.setNumThreads(1)  # the net's threads already fill the cores
 
     def warm(self) -> None:
-        """Run the sizes that are expected once, and compile the decoder, so that the first job is as fast as any."""
-        self.net.warm(self._settings.warm_sizes)
+        """Compile the decoder, and run the sizes that are expected once, so that the first job is as fast as any."""
         self._estimator.warm()
+        if self._remote is None:
+            self.net.warm(self._settings.warm_sizes)  # type: ignore[union-attr]
+
+    @contextmanager
+    def job(self) -> Iterator[None]:
+        """While a job is in work: others' frames wait for this one's."""
+        if self._remote is None:
+            yield
+            return
+        self._remote.begin()
+        try:
+            yield
+        finally:
+            self._remote.end()
 
     def describe(self) -> str:
         """The net, its precision and its device, for the log."""
@@ -148,7 +163,7 @@ class Slot:
             warnings=[*picture.warnings, *estimate.warnings],
             timings_ms=timings_ms,
             worker=delivery.worker,
-            device=self.net.device,
+            device=self._device.title,
             attempt=delivery.attempt,
         )
 
@@ -173,12 +188,33 @@ class Stopwatch:
         return self.timings_ms
 
 
+def _load(settings: Settings, device: Device) -> Net:
+    return load(
+        settings.models_dir / settings.model,
+        device=device.torch_name,
+        precision=own_precision(settings, device.torch_name),
+        engine=settings.engine,
+        threads=settings.threads or None,
+    )
+
+
+def _reach(settings: Settings, device: Device, address: bytes) -> RemoteNet:
+    return RemoteNet(
+        address,
+        read_manifest(settings.models_dir / settings.model),
+        device=device.torch_name,
+        precision=own_precision(settings, device.torch_name),
+        # Beyond the time after which the net process counts as hanging: then it is that which is told.
+        timeout_s=settings.net_timeout_s + 5,
+    )
+
+
 _slots: List[Slot] = []
 
 
-def start(settings: Settings) -> Slot:
+def start(settings: Settings, device: Device, net_address: Optional[bytes]) -> Slot:
     """Make and warm this process's slot."""
-    slot = Slot(settings)
+    slot = Slot(settings, device, net_address)
     slot.warm()
     _slots[:] = [slot]
     return slot

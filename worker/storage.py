@@ -44,6 +44,9 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens if it is not there."""
 
+    def close(self) -> None:
+        """Close its connections; using it again opens them again."""
+
 
 class RedisStore:
     """Objects as Redis strings with an expiry."""
@@ -71,6 +74,10 @@ class RedisStore:
         """See :class:`Store`."""
         with _outages("the overlay store (Redis)"):
             self._client.delete(self._prefix + _checked(key))
+
+    def close(self) -> None:
+        """See :class:`Store`."""
+        self._client.close()
 
 
 class FileStore:
@@ -107,6 +114,9 @@ class FileStore:
         with _outages(f"the overlay store {self._folder}"):
             (self._folder / _checked(key)).unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """See :class:`Store`."""
+
     def sweep(self) -> int:
         """Remove what has expired; returns how many files."""
         removed = 0
@@ -134,28 +144,28 @@ def open_store(url: str, prefix: str = "") -> Store:
     )
 
 
-def fetch(url: str, backend_url: str) -> bytes:
+def fetch(url: str, home: Store) -> bytes:
     """The overlay at `url`, as a result names it.
 
     Args:
-        backend_url: the result backend, in whose Redis ``redis:///…`` is looked up.
+        home: the store in the result backend, where ``redis:///…`` is looked up.
 
     Raises:
         StorageUnavailable: the store does not answer, or the overlay has expired.
     """
-    store, key = _find(url, backend_url)
+    store, key = _find(url, home)
     return store.get(key)
 
 
-def delete(url: str, backend_url: str) -> None:
+def delete(url: str, home: Store) -> None:
     """Remove the overlay at `url`; see :func:`fetch`."""
-    store, key = _find(url, backend_url)
+    store, key = _find(url, home)
     store.delete(key)
 
 
-def _find(url: str, backend_url: str) -> tuple[Store, str]:
+def _find(url: str, home: Store) -> tuple[Store, str]:
     if url.startswith(_REDIS_URL):
-        return RedisStore(backend_url), unquote(url[len(_REDIS_URL) :])
+        return home, unquote(url[len(_REDIS_URL) :])
     path = Path(unquote(urlsplit(url).path))
     return FileStore(path.parent.as_uri()), path.name
 

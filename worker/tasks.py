@@ -25,6 +25,7 @@ logger = get_task_logger(__name__)
     retry_backoff=settings().retry_base_s,
     retry_backoff_max=settings().retry_max_s,
     retry_jitter=True,
+    retry_on_worker_lost=True,  # counts as an attempt: a job that kills slots is not tried for ever
 )
 def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:
     """Find the people in an image; see worker.contract for the keyword arguments and the result.
@@ -53,9 +54,10 @@ def work(request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Resul
 
     slot, watch = current(), Stopwatch()
     job = parse_message(args, message)
-    picture = slot.load_image(job.image)
-    watch.lap("decode")
-    found = slot.estimate(picture, job)
+    with slot.job():
+        picture = slot.load_image(job.image)
+        watch.lap("decode")
+        found = slot.estimate(picture, job)
     watch.lap("estimate", parts=found.timings_ms)
     overlay = slot.render(picture, found, job.options.overlay_options)
     watch.lap("overlay")

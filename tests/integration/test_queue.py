@@ -16,6 +16,7 @@ import redis
 from worker import errors
 from worker.client import PoseClient
 from worker.contract import TASK
+from worker.processes import stop_child
 
 pytestmark = pytest.mark.queue
 
@@ -32,12 +33,18 @@ def desk(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def client(broker: str, desk: Path, start_worker: Callable[..., subprocess.Popen]) -> Iterator[PoseClient]:
+@pytest.fixture(scope="module", params=["net process", "inline"])
+def client(
+    request: pytest.FixtureRequest, broker: str, desk: Path, start_worker: Callable[..., subprocess.Popen]
+) -> Iterator[PoseClient]:
     """A client of a worker that may read `desk` and at most 10 megapixels."""
-    start_worker("cpu0", POSE_BROKER_URL=broker, POSE_IMAGE_ROOTS=desk, POSE_MAX_PIXELS=10_000_000)
+    inline = request.param == "inline"
+    worker = start_worker(
+        "cpu0", POSE_BROKER_URL=broker, POSE_IMAGE_ROOTS=desk, POSE_MAX_PIXELS=10_000_000, POSE_INLINE=int(inline)
+    )
     with PoseClient(broker) as client:
         yield client
+    assert stop_child(worker, grace_s=20) == 0
 
 
 def test_the_people_in_the_bus_photograph(client: PoseClient, desk: Path) -> None:
@@ -106,12 +113,14 @@ def _outside(desk: Path) -> Path:
 
 def _link_out(desk: Path) -> Path:
     link = desk / "link.jpg"
+    link.unlink(missing_ok=True)
     link.symlink_to(_outside(desk))
     return link
 
 
 def _fifo(desk: Path) -> Path:
     path = desk / "fifo.jpg"
+    path.unlink(missing_ok=True)
     os.mkfifo(path)
     return path
 

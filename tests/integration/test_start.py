@@ -48,7 +48,7 @@ def test_a_corrupt_net_ends_the_worker(start_worker: Start, broker: str, tmp_pat
 def test_what_would_lose_jobs_is_refused(
     start_worker: Start, broker: str, arguments: Tuple[str, str], told: str
 ) -> None:
-    status, stderr = _ended(start_worker("cpu0", *arguments, POSE_BROKER_URL=broker))
+    status, stderr = _ended(start_worker("cpu0", *arguments, POSE_BROKER_URL=broker, POSE_INLINE=1))
     assert status == 1
     assert told in stderr.splitlines()[-1]
     assert "Traceback" not in stderr

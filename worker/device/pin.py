@@ -1,18 +1,73 @@
-"""Which device this worker owns."""
+"""Which device this worker owns, found before anything initialises CUDA, and held against others of this host."""
 
 from __future__ import annotations
 
 import os
-import warnings
+import re
+import socket
+from typing import Dict, List, NamedTuple, Optional
 
+from worker.device.gpus import Gpu, visible_gpus
+from worker.errors import SettingsError
 from worker.settings import Settings
 
+_GPU_NAME = re.compile(r"gpu(\d+)\b")
 
-def own_device(settings: Settings) -> str:
-    """The torch name of the device to use: as told by POSE_DEVICE, else the first visible GPU, else the CPU."""
-    if settings.device != "auto":
-        return settings.device
-    return "cuda:0" if _visible_gpus() else "cpu"
+
+class Device(NamedTuple):
+    """The device of one worker.
+
+    Attributes:
+        gpu: None: the CPU.
+    """
+
+    gpu: Optional[Gpu] = None
+
+    @property
+    def torch_name(self) -> str:
+        """What the process that owns the device calls it; it sees no other."""
+        return "cuda:0" if self.gpu else "cpu"
+
+    @property
+    def worker_name(self) -> str:
+        """What its worker is called before the ``@host``."""
+        return f"gpu{self.gpu.place}" if self.gpu else "cpu0"
+
+    @property
+    def title(self) -> str:
+        """What results say of it."""
+        return f"gpu{self.gpu.place} {self.gpu.name}" if self.gpu else "cpu"
+
+    @property
+    def environment(self) -> Dict[str, str]:
+        """What the process that owns it is started with."""
+        return {"CUDA_VISIBLE_DEVICES": self.gpu.uuid if self.gpu else ""}
+
+    def __str__(self) -> str:
+        return f"GPU {self.gpu}" if self.gpu else "the CPU"
+
+
+def own_device(settings: Settings, worker: str = "") -> Device:
+    """The device of the worker called `worker` (``gpu3@host``).
+
+    POSE_DEVICE decides; else the name: ``gpu<i>`` is the i-th visible GPU, ``cpu<i>`` the CPU; else the first GPU
+    that no worker of this host owns; else the CPU.
+
+    Raises:
+        SettingsError: there is no such GPU, or all are owned by others.
+    """
+    wanted = settings.device
+    if wanted == "cpu" or (wanted == "auto" and worker.startswith("cpu")):
+        return Device()
+    gpus = visible_gpus()
+    named = _GPU_NAME.match(worker)
+    if wanted.startswith("cuda"):
+        return Device(_pick(gpus, int(wanted.partition(":")[2] or 0), "POSE_DEVICE"))
+    if wanted != "auto":
+        return Device(_by_uuid(gpus, wanted))
+    if named:
+        return Device(_pick(gpus, int(named.group(1)), f"the worker's name {worker!r}"))
+    return Device(_first_free(gpus, settings.share_device)) if gpus else Device()
 
 
 def own_precision(settings: Settings, device: str) -> str:
@@ -22,18 +77,73 @@ def own_precision(settings: Settings, device: str) -> str:
     return "fp16" if device.startswith("cuda") else "fp32"
 
 
-def _visible_gpus() -> int:
-    """GPUs that the driver shows, without initialising CUDA; 0 where CUDA_VISIBLE_DEVICES hides them all."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "none"):
-        return 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pynvml
+def own_slots(settings: Settings, device: Device) -> int:
+    """Jobs in work at a time: as told by POSE_SLOTS, else one for each core that the GPU's share has, else 2.
+
+    On a CPU the net itself fills the cores; a second slot reads and draws beside it.
+    """
+    if settings.inline:
+        return 1
+    if settings.slots:
+        return settings.slots
+    if device.gpu is None:
+        return 2
+    return max(2, min(32, len(os.sched_getaffinity(0)) // max(1, len(visible_gpus()))))
+
+
+def own_batch(settings: Settings, device: Device) -> int:
+    """Most frames in one pass: as told by POSE_MAX_BATCH, else 8 on a GPU and 1 on a CPU, where it is fastest."""
+    return settings.max_batch or (8 if device.gpu else 1)
+
+
+def claim(device: Device, share: bool) -> Optional[socket.socket]:
+    """Hold a GPU against the other workers of this host, for as long as the returned socket is open.
+
+    An abstract socket: it lies in no file system and ends with its process, whatever kills that.
+
+    Raises:
+        SettingsError: another worker holds it.
+    """
+    if device.gpu is None or share:
+        return None
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return 0
-    try:
-        return int(pynvml.nvmlDeviceGetCount())
-    finally:
-        pynvml.nvmlShutdown()
+        held.bind(f"\0pose-worker/{device.gpu.uuid}")
+    except OSError as exc:
+        held.close()
+        raise SettingsError(
+            f"GPU {device.gpu} has a worker on this host already; give this one another GPU, "
+            "or set POSE_SHARE_DEVICE=1 for both."
+        ) from exc
+    return held
+
+
+def _pick(gpus: List[Gpu], index: int, why: str) -> Gpu:
+    if index < len(gpus):
+        return gpus[index]
+    raise SettingsError(f"There is no GPU {index}, which {why} asks for; {_listed(gpus)}")
+
+
+def _by_uuid(gpus: List[Gpu], uuid: str) -> Gpu:
+    for gpu in gpus:
+        if gpu.uuid == uuid:
+            return gpu
+    raise SettingsError(f"There is no GPU {uuid}, which POSE_DEVICE asks for; {_listed(gpus)}")
+
+
+def _first_free(gpus: List[Gpu], share: bool) -> Gpu:
+    for gpu in gpus:
+        try:
+            held = claim(Device(gpu), share)
+        except SettingsError:
+            continue
+        if held is not None:
+            held.close()
+        return gpu
+    raise SettingsError(f"Every GPU has a worker on this host already; {_listed(gpus)}")
+
+
+def _listed(gpus: List[Gpu]) -> str:
+    if not gpus:
+        return "this machine shows none (see nvidia-smi and CUDA_VISIBLE_DEVICES)."
+    return "there are " + ", ".join(map(str, gpus)) + "."

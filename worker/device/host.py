@@ -1,0 +1,151 @@
+"""The net process, seen from the worker's parent: started, watched, started again, stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, List, Optional
+
+from worker.device import board as boards
+from worker.device.board import Board, now
+from worker.device.channel import listen
+from worker.device.pin import Device
+from worker.device.server import READY
+from worker.errors import DeviceLost, ModelError
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: A net process that has died so often within _MEMORY_S seconds is not started again.
+_MOST_DEATHS = 5
+_MEMORY_S = 600.0
+_LONGEST_PAUSE_S = 10.0
+
+
+class NetHost:
+    """One worker's net process.
+
+    Args:
+        name: the worker's, ``gpu3@host``.
+    """
+
+    def __init__(self, settings: Settings, device: Device, name: str, board: Board) -> None:
+        self._settings, self._device, self._name, self._board = settings, device, name, board
+        # Made here and kept, so that slots find the same address whichever net process serves it.
+        self._listener = listen()
+        self.address: bytes = self._listener.getsockname()
+        self._process: Optional[subprocess.Popen] = None
+        self._control = self._report = -1
+        self._deaths: List[float] = []
+        self._start_at = 0.0
+
+    @property
+    def restarts(self) -> int:
+        """How often it has died within the last ten minutes."""
+        return len(self._deaths)
+
+    def start(self, abandoned: Callable[[], bool] = lambda: False) -> str:
+        """Start it and wait until the net is loaded and warm.
+
+        Args:
+            abandoned: asked again and again; True ends the waiting.
+
+        Returns:
+            the net, its precision and its device, for the log.
+
+        Raises:
+            ModelError: it could not load the net; why, in one sentence.
+            DeviceLost: it was not ready in time, or was abandoned.
+        """
+        self._launch()
+        deadline = time.monotonic() + self._settings.start_timeout_s
+        while not select.select([self._report], [], [], 0.1)[0]:
+            if abandoned() or time.monotonic() > deadline:
+                self.stop(0.0)
+                raise DeviceLost(
+                    f"The net was not ready within {self._settings.start_timeout_s:g} s; raise POSE_START_TIMEOUT_S."
+                )
+        word = os.read(self._report, select.PIPE_BUF)
+        if word.startswith(READY):
+            return word[len(READY) :].decode()
+        status = self._process.wait() if self._process else None
+        raise ModelError(word.decode() or f"The process loading the net died with status {status}; see the log above.")
+
+    def watch(self) -> None:
+        """Start it again if it has died or hangs; call it every second or so.
+
+        Raises:
+            DeviceLost: it keeps dying.
+        """
+        if self._process is None:
+            if time.monotonic() >= self._start_at:
+                self._launch()
+            return
+        status = self._process.poll()
+        trouble = f"died with status {status}" if status is not None else self._hanging()
+        if trouble:
+            self._bury(trouble)
+
+    def stop(self, grace_s: float) -> None:
+        """Let it finish what runs, for `grace_s` seconds, and give the device back."""
+        if self._process is not None:
+            os.close(self._control)
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            os.close(self._report)
+            self._process = None
+
+    def _launch(self) -> None:
+        read_control, self._control = os.pipe()
+        self._report, write_report = os.pipe()
+        passed = (self._listener.fileno(), self._board.descriptor, read_control, write_report)
+        numbers = zip(("--listen", "--board", "--control", "--report"), map(str, passed))
+        # No preexec_fn: this process has threads. The child itself asks to die with its parent.
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "worker.device.server"),
+                *(word for pair in numbers for word in pair),
+                *("--parent", str(os.getpid()), "--name", self._name),
+            ],
+            pass_fds=passed,
+            cwd=Path(__file__).resolve().parent.parent.parent,
+            env={**os.environ, **self._environment()},
+            stdin=subprocess.DEVNULL,
+        )
+        os.close(read_control)
+        os.close(write_report)
+        self._board.net.pid, self._board.net.beat = self._process.pid, now()
+
+    def _environment(self) -> dict[str, str]:
+        pinned = {"POSE_DEVICE": "cuda:0" if self._device.gpu else "cpu", **self._device.environment}
+        return {**pinned, "OMP_NUM_THREADS": str(self._settings.threads)} if self._settings.threads else pinned
+
+    def _hanging(self) -> str:
+        row, limit = self._board.net, self._settings.net_timeout_s
+        if row.state != boards.READY:
+            return "did not get ready in time" if now() - row.beat > self._settings.start_timeout_s else ""
+        since = row.busy_since or row.beat
+        return f"has hung for {limit:g} s" if now() - since > limit else ""
+
+    def _bury(self, trouble: str) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        os.close(self._control)
+        os.close(self._report)
+        self._process = None
+        self._board.net.state, self._board.net.busy_since = boards.LOADING, 0.0
+        self._deaths = [death for death in self._deaths if now() - death < _MEMORY_S] + [now()]
+        if len(self._deaths) > _MOST_DEATHS:
+            raise DeviceLost(f"The net process {trouble}, the {len(self._deaths)}th time in ten minutes; giving up.")
+        pause = min(_LONGEST_PAUSE_S, 0.5 * 2 ** (len(self._deaths) - 1))
+        self._start_at = time.monotonic() + pause
+        logger.error("✗ The net process %s; another is started in %g s.", trouble, pause)

@@ -1,0 +1,200 @@
+"""The net process: owns the device, holds the net, runs batches. ``python -m worker.device.server``.
+
+One loop, no threads: while a batch runs, the next frames wait in their sockets and are read together after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import selectors
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import List, Optional, Sequence
+
+import numpy as np
+
+from worker.device import board as boards
+from worker.device.batching import Batcher
+from worker.device.board import Board, now
+from worker.device.channel import FLOAT16, FLOAT32, Connection, Request
+from worker.device.pin import own_batch, own_device, own_precision
+from worker.engine import load
+from worker.engine.net import Net
+from worker.errors import DeviceLost, DeviceOutOfMemory, PoseError
+from worker.processes import die_with_parent
+from worker.settings import Settings, settings
+
+#: Seconds between two signs of life while nothing happens.
+_BEAT_S = 0.5
+#: What the parent reads when the net is ready; anything else is why it is not.
+READY = b"ready "
+
+
+class Server:
+    """Answers slots from one net.
+
+    Args:
+        listener: where slots connect.
+        control: readable, at its end, when the parent wants this process to stop.
+        half: whether maps travel as float16.
+    """
+
+    def __init__(
+        self, net: Net, batcher: Batcher[Request], board: Board, *, listener: socket.socket, control: int, half: bool
+    ) -> None:
+        self._net, self._batcher, self._row, self._board = net, batcher, board.net, board
+        self._listener, self._control = listener, control
+        self._kind = FLOAT16 if half else FLOAT32
+        self._dtype = np.dtype(np.float16 if half else np.float32)
+        self._connections: List[Connection] = []
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._selector.register(control, selectors.EVENT_READ)
+
+    def run(self) -> None:
+        """Serve until the parent says stop, or is gone."""
+        parent = os.getppid()
+        while os.getppid() == parent:
+            self._row.beat = now()
+            if not self._read(self._pause()):
+                return
+            batch = self._batcher.take(now(), company=any(one.coming for one in self._connections))
+            if batch:
+                self._row.busy_since = now()
+                self._run(batch)
+                self._row.busy_since, self._row.last_batch_at = 0.0, now()
+
+    def _pause(self) -> float:
+        due = self._batcher.next_due()
+        return _BEAT_S if due is None else min(_BEAT_S, max(0.0, due - now()))
+
+    def _read(self, timeout_s: float) -> bool:
+        """Take in all that has arrived, waiting for it at most `timeout_s` seconds; False: stop."""
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj == self._control:
+                return False
+            if key.fileobj is self._listener:
+                self._accept()
+            else:
+                self._receive(key.data)
+        return True
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            connection = Connection(self._listener.accept()[0], self._net.manifest.input.stride)
+            if not connection.is_ours():
+                connection.close()
+                return
+            self._connections.append(connection)
+            self._selector.register(connection, selectors.EVENT_READ, connection)
+
+    def _receive(self, connection: Connection) -> None:
+        descriptor = connection.fileno()
+        for request in connection.receive():
+            _, height, width, _ = request.frames.shape
+            self._batcher.add(request, (height, width), len(request.frames), now())
+        if not connection.open:
+            self._selector.unregister(descriptor)
+            self._connections.remove(connection)
+            self._batcher.discard(lambda request: request.sender is connection)
+
+    def _run(self, batch: Sequence[Request]) -> None:
+        """Run one pass; what fails together is tried in halves, so that each frame fails for itself alone."""
+        try:
+            self._net.fill([request.frames for request in batch], [self._maps(request) for request in batch])
+        except DeviceLost as exc:
+            for request in batch:
+                request.sender.fail(request, exc)
+            raise  # this process can do nothing more; its parent starts another
+        except Exception as exc:
+            self._row.out_of_memory += isinstance(exc, DeviceOutOfMemory)
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._run(batch[:middle])
+                self._run(batch[middle:])
+            else:
+                failure = exc if isinstance(exc, PoseError) else DeviceLost(f"The net failed on a frame: {exc!r}.")
+                batch[0].sender.fail(batch[0], failure)
+            return
+        self._row.batches += 1
+        self._row.frames += sum(len(request.frames) for request in batch)
+        for request in batch:
+            request.sender.succeed(request, self._kind)
+
+    def _maps(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        count, height, width, _ = request.frames.shape
+        manifest = self._net.manifest
+        stride = manifest.input.stride
+        heatmaps, pafs = (
+            (count, spec.stop - spec.start, height // stride, width // stride)
+            for spec in (manifest.heatmaps, manifest.pafs)
+        )
+        first = request.maps.array(request.at_maps, heatmaps, self._dtype)
+        return first, request.maps.array(request.at_maps + first.nbytes, pafs, self._dtype)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Load the net, report, serve. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="worker.device.server", description=__doc__.splitlines()[0])
+    for name, meaning in (
+        ("listen", "descriptor of the listening socket"),
+        ("board", "descriptor of the worker's board"),
+        ("control", "descriptor that ends when the process is to stop"),
+        ("report", "descriptor to say ready on"),
+        ("parent", "process id of the worker"),
+    ):
+        parser.add_argument(f"--{name}", type=int, required=True, help=meaning)
+    parser.add_argument("--name", required=True, help="the worker's name")
+    told = parser.parse_args(arguments)
+    die_with_parent()
+    if os.getppid() != told.parent:
+        return 1
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # A signal to the whole process group must not take the net from slots that finish their jobs.
+        signal.signal(signum, signal.SIG_IGN)
+    board = Board(told.board)
+    board.net.pid, board.net.state, board.net.busy_since = os.getpid(), boards.LOADING, 0.0
+    try:
+        server = _load(settings(), told, board)
+    except PoseError as exc:
+        os.write(told.report, str(exc).encode())
+        return 1
+    try:
+        server.run()
+    except DeviceLost as exc:
+        sys.stderr.write(f"net process: {exc}\n")
+        return 1
+    finally:
+        board.net.state = boards.LOADING
+    return 0
+
+
+def _load(configured: Settings, told: argparse.Namespace, board: Board) -> Server:
+    device = own_device(configured, told.name)
+    precision = own_precision(configured, device.torch_name)
+    net = load(
+        configured.models_dir / configured.model,
+        device=device.torch_name,
+        precision=precision,
+        engine=configured.engine,
+        threads=configured.threads or None,
+    )
+    net.warm(configured.warm_sizes)
+    server = Server(
+        net,
+        Batcher(own_batch(configured, device), configured.batch_wait_ms / 1000),
+        board,
+        listener=socket.socket(fileno=told.listen),
+        control=told.control,
+        half=precision == "fp16",
+    )
+    board.net.beat, board.net.state = now(), boards.READY
+    os.write(told.report, READY + f"{net.manifest.name} {net.precision} on {device}".encode())
+    return server
+
+
+if __name__ == "__main__":
+    sys.exit(main())
