@@ -112,7 +112,8 @@ class RemoteNet:
 
     def empty(self, shape: Tuple[int, ...]) -> np.ndarray:
         """An uninitialised uint8 array that :meth:`__call__` need not copy."""
-        return self._arena.array(self._allocate(int(np.prod(shape))), shape, np.uint8)
+        offset = self._allocate(int(np.prod(shape)))  # may move on to another arena
+        return self._arena.array(offset, shape, np.uint8)
 
     def __call__(self, frames: np.ndarray) -> Maps:
         """Have the net process run padded frames uint8 (N, H, W, 3), BGR.
@@ -258,13 +259,13 @@ class Connection:
         return bool(_CREDENTIALS.unpack(raw)[1] == os.getuid())
 
     def receive(self) -> List[Request]:
-        """All requests that have arrived; a broken connection is closed."""
+        """All requests that have arrived; a broken connection is given up."""
         requests: List[Request] = []
         try:
             while True:
                 message, descriptors, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
                 if not message:
-                    self.close()
+                    self._give_up()
                     return requests
                 request = self._understand(message, descriptors)
                 if request is not None:
@@ -272,7 +273,7 @@ class Connection:
         except BlockingIOError:
             return requests
         except (OSError, ValueError, struct.error):
-            self.close()
+            self._give_up()
             return requests
 
     def succeed(self, request: Request, kind: int) -> None:
@@ -286,7 +287,11 @@ class Connection:
 
     def close(self) -> None:
         """Hang up."""
+        self._give_up()
         self._socket.close()
+
+    def _give_up(self) -> None:
+        """Nothing more is said or heard; whoever selects on it closes it."""
         self.open = self.coming = False
 
     def _understand(self, message: bytes, descriptors: List[int]) -> Optional[Request]:
@@ -306,7 +311,7 @@ class Connection:
             try:
                 self._socket.send(message)
             except OSError:  # the slot has died, or was frozen for so long that its socket is full
-                self.close()
+                self._give_up()
 
 
 def _aligned(offset: int) -> int:

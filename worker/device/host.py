@@ -92,7 +92,8 @@ class NetHost:
             self._bury(trouble)
 
     def stop(self, grace_s: float) -> None:
-        """Let it finish what runs, for `grace_s` seconds, and give the device back."""
+        """For good: let it finish what runs, for `grace_s` seconds, and give the device back."""
+        self._listener.close()
         if self._process is not None:
             os.close(self._control)
             try:

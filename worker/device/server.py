@@ -61,6 +61,7 @@ class Server:
             self._row.beat = now()
             if not self._read(self._pause()):
                 return
+            self._forget_closed()
             batch = self._batcher.take(now(), company=any(one.coming for one in self._connections))
             if batch:
                 self._row.busy_since = now()
@@ -92,14 +93,16 @@ class Server:
             self._selector.register(connection, selectors.EVENT_READ, connection)
 
     def _receive(self, connection: Connection) -> None:
-        descriptor = connection.fileno()
         for request in connection.receive():
             _, height, width, _ = request.frames.shape
             self._batcher.add(request, (height, width), len(request.frames), now())
-        if not connection.open:
-            self._selector.unregister(descriptor)
+
+    def _forget_closed(self) -> None:
+        for connection in [one for one in self._connections if not one.open]:
+            self._selector.unregister(connection)
             self._connections.remove(connection)
-            self._batcher.discard(lambda request: request.sender is connection)
+            connection.close()
+        self._batcher.discard(lambda request: not request.sender.open)
 
     def _run(self, batch: Sequence[Request]) -> None:
         """Run one pass; what fails together is tried in halves, so that each frame fails for itself alone."""
