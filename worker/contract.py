@@ -54,7 +54,9 @@ class Options(_Message):
     merge: Literal["avg", "max"] = Field("avg", description="How the maps of several scales are merged")
     flip: bool = Field(False, description="Also run the mirrored image and average")
     max_people: Optional[int] = Field(None, ge=1, le=1000, description="Keep only the best-scored people")
-    min_score: float = Field(0.0, ge=0, le=1, description="Leave out people scored lower")
+    min_score: float = Field(
+        0.1, ge=0, le=1, description="Leave out people scored lower; below 0.1 are fragments of people"
+    )
     overlay: Union[bool, OverlayOptions] = Field(True, description="Whether and how a picture is drawn")
 
     @property

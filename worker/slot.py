@@ -54,7 +54,12 @@ class Slot:
             self.net = self._remote = _reach(settings, device, net_address)
         manifest = self.net.manifest
         self._model = Model(name=manifest.name, sha256=manifest.sha256)
-        self._estimator = Estimator(self.net, stride=manifest.input.stride, pad_value=manifest.input.pad_value)
+        self._estimator = Estimator(
+            self.net,
+            stride=manifest.input.stride,
+            pad_value=manifest.input.pad_value,
+            offset=manifest.heatmaps.offset,
+        )
         self._policy = ImagePolicy(
             roots=settings.image_roots,
             max_bytes=settings.max_bytes,

@@ -27,14 +27,13 @@ def test_nobody_keeps_its_shape() -> None:
     assert len(nobody) == 0
     assert nobody.keypoints.shape == (0, 18, 3)
     assert nobody.found.shape == (0, 18)
-    assert nobody.best(3, 0.5).keypoints.shape == (0, 18, 3)
+    assert nobody.best(3).keypoints.shape == (0, 18, 3)
 
 
 def test_the_best() -> None:
     people = _people([0.9, 0.6, 0.3])
-    assert people.best(None, 0.5).keypoints[:, 0, 0].tolist() == [0, 1]
-    assert people.best(1, 0.0).scores == pytest.approx([0.9])
-    assert len(people.best(None, 0.0)) == 3
+    assert people.best(2).keypoints[:, 0, 0].tolist() == [0, 1]
+    assert len(people.best(None)) == len(people.best(9)) == 3
 
 
 def test_a_joint_at_the_first_pixel_is_found() -> None:

@@ -29,11 +29,20 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """Channels `start` to `stop` (exclusive) of one output blob."""
+    """Channels `start` to `stop` (exclusive) of one output blob.
+
+    `offset` is how far right of and below the truth what they show lies, in pixels of the frame: a trained net's own
+    error, found by comparing its answers to images with those to the same images mirrored.
+    """
 
     blob: str
     start: int
     stop: int
+    offset: Tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        x, y = self.offset
+        object.__setattr__(self, "offset", (float(x), float(y)))
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,9 @@ def _parse(document: Dict[str, Any], directory: Path) -> Manifest:
 
 
 def _output(given: Dict[str, Any], channels: int) -> OutputSpec:
-    spec = OutputSpec(str(given["blob"]), int(given["start"]), int(given["stop"]))
+    spec = OutputSpec(
+        str(given["blob"]), int(given["start"]), int(given["stop"]), tuple(given.get("offset", (0.0, 0.0)))
+    )
     if spec.stop - spec.start != channels:
         raise ValueError(f"output {spec.blob}: expected {channels} channels, got {spec.start} to {spec.stop}")
     return spec

@@ -1,34 +1,41 @@
-"""Peaks and part affinity fields → people (Cao et al., CVPR 2017, section 2.3).
+"""Peaks and part affinity fields → people (after Cao et al., CVPR 2017, section 2.3).
 
 The rules, so that the same maps always give the same people, in whatever order the peaks come:
 
-1. Peaks of a keypoint are taken by confidence, then from top to bottom, then from left to right.
-2. A pair of peaks is a candidate for a limb if the field along it points from one to the other at enough of its
+1. Two peaks of a limb's ends are a candidate if the field between them points from one to the other at nearly all
    samples; its score is the field's mean, less a penalty for a limb longer than half the image.
-3. Limb by limb, candidates are accepted from the best score down; each peak serves one limb of a kind.
-4. An accepted limb extends the person who has one of its ends. If two people have one end each and no keypoint in
-   common, they become one; if they do have one in common, the first of them keeps the limb's end that it has.
-5. A person has at least four keypoints and, per keypoint, at least 0.4 of confidences and limb scores together.
-   That sum, as a share of what a complete person can have, is the person's score; people are ordered by it.
+2. Candidates of all limbs are accepted from the best down. Each peak serves one limb of a kind and one person. An
+   accepted limb begins a person, extends one, or makes one of two; it is passed over if that person would have two
+   peaks of one kind. Limbs that only join come last.
+3. Who then has at least four keypoints and, per keypoint, at least 0.4 of confidences and limb scores together, is a
+   person. Others are fragments.
+4. People and fragments are completed by weaker limbs and weaker peaks, again from the best down: whoever lacks a
+   keypoint may take a peak that nobody has, or a fragment whole. Two people never become one.
+5. The score is how well the person can be expected to be placed, see :mod:`worker.pose.scoring`; fragments score below
+   PERSON_SCORE, people above it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any, NamedTuple, Tuple
 
 import numpy as np
 
 from worker.pose.compiled import compiled
+from worker.pose.peaks import THRESHOLD
+from worker.pose.sampling import along
 
-#: Samples along a limb, ends included.
-SAMPLES = 10
-#: Least value of the field, along the limb's direction, at a sample that counts.
-FIELD_THRESHOLD = 0.05
-#: How many of the samples must count.
-LEAST_SAMPLES = 9
-#: Fewest keypoints of a person, and least mean score.
-LEAST_PARTS = 4
-LEAST_MEAN = 0.4
+#: Samples that must count, of sampling.SAMPLES: between peaks of THRESHOLD that begin a person, and to complete one.
+LEAST_SAMPLES, LEAST_WEAK_SAMPLES = 9, 7
+#: Least score of a limb that completes a person.
+LEAST_WEAK_SCORE = 0.05
+#: Fewest keypoints, and least mean score per keypoint, of a person and of a fragment.
+LEAST_PARTS, LEAST_MEAN = 4, 0.4
+LEAST_FRAGMENT_PARTS, LEAST_FRAGMENT_MEAN = 3, 0.2
+#: What raises limbs that may begin a person above those that only join: more than any score.
+_FIRST = 4.0
+#: How often people are completed by what was completed before: the longest chain of limbs.
+_ROUNDS = 4
 
 
 def associate(
@@ -37,177 +44,198 @@ def associate(
     """Join peaks to people.
 
     Args:
-        peaks: float32 (parts, most, 3): x and y in cells, confidence.
+        peaks: float32 (parts, most, 3): x and y in cells, confidence; ordered as :func:`worker.pose.peaks.find_peaks`.
         counts: int32 (parts,): how many of each part's peaks there are.
         pafs: float32 (channels, h, w).
         limbs: int32 (limbs, 4), see :attr:`worker.pose.skeleton.Skeleton.limb_table`.
         map_height: the image's height in cells.
 
     Returns:
-        int32 (n, parts): for each person the index of each joint's peak in the returned peaks, or -1; float32 (n,):
-        scores, highest first; and the peaks in the order that the indices mean.
+        float32 (n, parts, 3): x and y in cells, confidence; NaN, NaN, 0 where there is no joint. And bool (n,): who is
+        a person, and not a fragment.
     """
-    ordered = peaks.copy()
-    for part in range(len(peaks)):
-        own = peaks[part, : counts[part]]
-        ordered[part, : counts[part]] = own[np.lexsort((own[:, 0], own[:, 1], -own[:, 2]))]
-    joints, scores = _associate(ordered, counts, pafs, limbs, map_height)
-    order = np.lexsort((*(joints[:, i] for i in range(joints.shape[1])), -scores))
-    return _pack(joints[order], scores[order], ordered)
-
-
-def _pack(joints: np.ndarray, scores: np.ndarray, peaks: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """The people's joints as float32 (n, parts, 3): x and y in cells, confidence; NaN, NaN, 0 where there is none."""
-    parts = np.arange(joints.shape[1])
-    chosen = peaks[parts, np.maximum(joints, 0)]
+    joints, whole = _associate(peaks, counts, pafs, limbs, map_height)
+    chosen = peaks[np.arange(joints.shape[1]), np.maximum(joints, 0)]
     chosen[joints < 0] = (np.nan, np.nan, 0.0)
-    return chosen, scores
+    return chosen, whole
+
+
+class _Crowd(NamedTuple):
+    """Who has which peak so far. People are rows; a row of size 0 is nobody."""
+
+    joints: Any  # int32 (rows, parts): each one's peaks, or -1
+    totals: Any  # float64 (rows,): confidences of each one's peaks and scores of their limbs
+    sizes: Any  # int32 (rows,): how many peaks each one has
+    whole: Any  # bool (rows,): who is a person
+    owners: Any  # int32 (parts, most): whose each peak is, or -1
+    served: Any  # bool (2, limbs, most): of each limb, which peaks are its start and its end
 
 
 @compiled
 def _associate(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float) -> Any:  # pragma: no cover - compiled
-    parts = peaks.shape[0]
-    most = 0
-    for limb in range(limbs.shape[0]):
-        most += min(counts[limbs[limb, 0]], counts[limbs[limb, 1]])
-    joints = np.full((most, parts), -1, np.int32)
-    totals = np.zeros(most, np.float64)  # sum of the peaks' confidences and the limbs' scores
+    parts, most = peaks.shape[0], peaks.shape[1]
+    rows = 1 + counts.sum()  # nobody has no peak
+    crowd = _Crowd(
+        np.full((rows, parts), -1, np.int32),
+        np.zeros(rows, np.float64),
+        np.zeros(rows, np.int32),
+        np.zeros(rows, np.bool_),
+        np.full((parts, most), -1, np.int32),
+        np.zeros((2, limbs.shape[0], most), np.bool_),
+    )
+    table, scores, ranks, number = _strong(peaks, counts, pafs, limbs, map_height)
     people = 0
+    for place in np.argsort(-ranks[:number], kind="mergesort"):
+        limb, a, b = table[place, 0], table[place, 1], table[place, 2]
+        if _begins(crowd, limbs[limb], a, b):
+            _take(crowd, peaks, people, limbs[limb, 0], a)
+            people += 1
+        _link(crowd, peaks, limbs, limb, a, b, scores[place])
+    for person in range(people):
+        size = crowd.sizes[person]
+        crowd.whole[person] = size >= LEAST_PARTS and crowd.totals[person] >= LEAST_MEAN * size
+    for _ in range(_ROUNDS):
+        before = crowd.sizes.sum()
+        table, scores, ranks, number = _weak(peaks, counts, pafs, limbs, map_height, crowd)
+        for place in np.argsort(-ranks[:number], kind="mergesort"):
+            _link(crowd, peaks, limbs, table[place, 0], table[place, 1], table[place, 2], scores[place])
+        if crowd.sizes.sum() == before:
+            break
+    kept = np.zeros(rows, np.bool_)
+    for person in range(people):
+        size = crowd.sizes[person]
+        kept[person] = size >= LEAST_FRAGMENT_PARTS and crowd.totals[person] >= LEAST_FRAGMENT_MEAN * size
+    kept |= crowd.whole
+    return crowd.joints[kept], crowd.whole[kept]
+
+
+@compiled
+def _strong(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float) -> Any:  # pragma: no cover - compiled
+    """Rule 1. Returns limb, start and end, score and rank (the higher, the earlier) of each candidate; how many."""
+    table, scores, ranks = np.empty((64, 3), np.int32), np.empty(64, np.float64), np.empty(64, np.float64)
+    number = 0
+    sure = np.zeros(len(counts), np.int32)
+    for part in range(len(counts)):
+        while sure[part] < counts[part] and peaks[part, sure[part], 2] > THRESHOLD:
+            sure[part] += 1
     for limb in range(limbs.shape[0]):
         start, end, channel, joins_only = limbs[limb]
-        pairs, scores, number = _candidates(peaks, counts, pafs, start, end, channel, map_height)
-        start_taken = np.zeros(counts[start], np.bool_)
-        end_taken = np.zeros(counts[end], np.bool_)
-        for place in np.argsort(-scores[:number], kind="mergesort"):
-            a, b = pairs[place]
-            if start_taken[a] or end_taken[b]:
-                continue
-            start_taken[a] = end_taken[b] = True
-            people = _add_limb(joints, totals, people, peaks, start, end, a, b, scores[place], joins_only)
-    return _worthy(joints, totals, people, parts + limbs.shape[0])
+        for a in range(sure[start]):
+            for b in range(sure[end]):
+                score = along(pafs, channel, peaks[start, a], peaks[end, b], LEAST_SAMPLES, map_height)
+                if score > 0:
+                    table, scores, ranks = _grown(table, scores, ranks, number)
+                    table[number, 0], table[number, 1], table[number, 2] = limb, a, b
+                    scores[number] = score
+                    ranks[number] = score if joins_only else score + _FIRST
+                    number += 1
+    return table, scores, ranks, number
 
 
 @compiled
-def _candidates(
-    peaks: Any, counts: Any, pafs: Any, start: int, end: int, channel: int, map_height: float
+def _weak(
+    peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float, crowd: Any
 ) -> Any:  # pragma: no cover - compiled
-    pairs = np.empty((counts[start] * counts[end], 2), np.int32)
-    scores = np.empty(counts[start] * counts[end], np.float64)
+    """Rule 4: limbs between somebody's peak and one that they may take. Returns as `_strong`."""
+    table, scores, ranks = np.empty((64, 3), np.int32), np.empty(64, np.float64), np.empty(64, np.float64)
     number = 0
-    for a in range(counts[start]):
-        for b in range(counts[end]):
-            x, y = peaks[start, a, 0], peaks[start, a, 1]
-            dx, dy = peaks[end, b, 0] - x, peaks[end, b, 1] - y
-            length = np.sqrt(dx * dx + dy * dy)
-            if length < 1e-3:
+    for limb in range(limbs.shape[0]):
+        start, end, channel, _ = limbs[limb]
+        for a in range(counts[start]):
+            one = crowd.owners[start, a]
+            if crowd.served[0, limb, a] or (one >= 0 and crowd.joints[one, end] >= 0):
                 continue
-            mean = _along(pafs[channel], pafs[channel + 1], x, y, dx, dy, length)
-            score = mean + min(0.5 * map_height / length - 1.0, 0.0)
-            if score > 0:
-                pairs[number, 0], pairs[number, 1], scores[number] = a, b, score
-                number += 1
-    return pairs, scores, number
+            for b in range(counts[end]):
+                other = crowd.owners[end, b]
+                if crowd.served[1, limb, b] or (one < 0 and other < 0):
+                    continue
+                if other >= 0 and crowd.joints[other, start] >= 0:
+                    continue
+                score = along(pafs, channel, peaks[start, a], peaks[end, b], LEAST_WEAK_SAMPLES, map_height)
+                if score > LEAST_WEAK_SCORE:
+                    table, scores, ranks = _grown(table, scores, ranks, number)
+                    table[number, 0], table[number, 1], table[number, 2] = limb, a, b
+                    scores[number] = score
+                    ranks[number] = score + peaks[start, a, 2] + peaks[end, b, 2]
+                    number += 1
+    return table, scores, ranks, number
 
 
 @compiled
-def _along(
-    field_x: Any, field_y: Any, x: float, y: float, dx: float, dy: float, length: float
-) -> float:  # pragma: no cover - compiled
-    """The field's mean along a limb, or -1 as soon as too many samples are too low."""
-    total, misses = 0.0, 0
-    for i in range(SAMPLES):
-        # From the middle outwards: a wrong pair is mostly seen there first.
-        step = (SAMPLES // 2 + (i + 1) // 2 * (1 if i % 2 else -1)) % SAMPLES
-        t = step / (SAMPLES - 1)
-        px, py = x + t * dx, y + t * dy
-        value = (_sample(field_x, px, py) * dx + _sample(field_y, px, py) * dy) / length
-        if not value > FIELD_THRESHOLD:
-            misses += 1
-            if misses > SAMPLES - LEAST_SAMPLES:
-                return -1.0
-        total += value
-    return total / SAMPLES
+def _grown(table: Any, scores: Any, ranks: Any, number: int) -> Any:  # pragma: no cover - compiled
+    """The table of candidates, with room for one more."""
+    if number < len(scores):
+        return table, scores, ranks
+    return (
+        np.concatenate((table, np.empty_like(table))),
+        np.concatenate((scores, np.empty_like(scores))),
+        np.concatenate((ranks, np.empty_like(ranks))),
+    )
 
 
 @compiled
-def _sample(field: Any, x: float, y: float) -> float:  # pragma: no cover - compiled
-    """The field at a position in cells, bilinear between the four around; the border is continued outwards."""
-    rows, columns = field.shape
-    x = min(max(x, 0.0), columns - 1.0)
-    y = min(max(y, 0.0), rows - 1.0)
-    left, top = int(x), int(y)
-    right, bottom = min(left + 1, columns - 1), min(top + 1, rows - 1)
-    u, v = x - left, y - top
-    upper = field[top, left] * (1 - u) + field[top, right] * u
-    lower = field[bottom, left] * (1 - u) + field[bottom, right] * u
-    return upper * (1 - v) + lower * v
+def _begins(crowd: Any, limb: Any, a: int, b: int) -> bool:  # pragma: no cover - compiled
+    """Whether a limb between peaks `a` and `b` would begin a person."""
+    free = crowd.owners[limb[0], a] < 0 and crowd.owners[limb[1], b] < 0
+    return free and limb[3] == 0
 
 
 @compiled
-def _add_limb(
-    joints: Any,
-    totals: Any,
-    people: int,
-    peaks: Any,
-    start: int,
-    end: int,
-    a: int,
-    b: int,
-    score: float,
-    joins_only: int,
-) -> int:  # pragma: no cover - compiled
-    """Rule 4; returns how many people there are now."""
-    first, second = _owners(joints, people, start, end, a, b)
-    if first < 0:
-        if joins_only:
-            return people
-        joints[people, start], joints[people, end] = a, b
-        totals[people] = peaks[start, a, 2] + peaks[end, b, 2] + score
-        return people + 1
-    if second >= 0 and not _share(joints[first], joints[second]):
-        for part in range(joints.shape[1]):
-            joints[first, part] = max(joints[first, part], joints[second, part])
-        totals[first] += totals[second] + score
-        for person in range(second, people - 1):
-            joints[person], totals[person] = joints[person + 1], totals[person + 1]
-        return people - 1
-    if joints[first, end] < 0 and joints[first, start] == a:
-        joints[first, end] = b
-        totals[first] += peaks[end, b, 2] + score
-    elif joints[first, start] < 0 and joints[first, end] == b:
-        joints[first, start] = a
-        totals[first] += peaks[start, a, 2] + score
-    return people
+def _link(
+    crowd: Any, peaks: Any, limbs: Any, limb: int, a: int, b: int, score: float
+) -> None:  # pragma: no cover - compiled
+    """Accept or pass over a limb between peaks `a` and `b`."""
+    start, end, joins_only = limbs[limb, 0], limbs[limb, 1], limbs[limb, 3]
+    person, other = crowd.owners[start, a], crowd.owners[end, b]
+    if crowd.served[0, limb, a] or crowd.served[1, limb, b] or (person < 0 and other < 0):
+        return
+    if person == other:
+        score = 0.0 if joins_only else score
+    elif other < 0:
+        if not _take(crowd, peaks, person, end, b):
+            return
+    elif person < 0:
+        person = other
+        if not _take(crowd, peaks, person, start, a):
+            return
+    else:
+        person = _unite(crowd, person, other)
+        if person < 0:
+            return
+    crowd.served[0, limb, a] = crowd.served[1, limb, b] = True
+    crowd.totals[person] += score
 
 
 @compiled
-def _owners(joints: Any, people: int, start: int, end: int, a: int, b: int) -> Any:  # pragma: no cover - compiled
-    """The first two people who have an end of the limb, or -1."""
-    first = -1
-    for person in range(people):
-        if joints[person, start] == a or joints[person, end] == b:
-            if first >= 0:
-                return first, person
-            first = person
-    return first, -1
+def _take(crowd: Any, peaks: Any, person: int, part: int, peak: int) -> bool:  # pragma: no cover - compiled
+    """Give `person` a peak that nobody has, if they lack it."""
+    if crowd.joints[person, part] >= 0:
+        return False
+    crowd.joints[person, part] = peak
+    crowd.owners[part, peak] = person
+    crowd.totals[person] += peaks[part, peak, 2]
+    crowd.sizes[person] += 1
+    return True
 
 
 @compiled
-def _share(one: Any, other: Any) -> bool:  # pragma: no cover - compiled
-    return bool(np.any((one >= 0) & (other >= 0)))
-
-
-@compiled
-def _worthy(joints: Any, totals: Any, people: int, complete: int) -> Any:  # pragma: no cover - compiled
-    kept = np.empty_like(joints[:people])
-    scores = np.empty(people, np.float32)
-    number = 0
-    for person in range(people):
-        parts = 0
-        for joint in joints[person]:
-            parts += joint >= 0
-        if parts >= LEAST_PARTS and totals[person] / parts >= LEAST_MEAN:
-            kept[number] = joints[person]
-            scores[number] = totals[person] / complete
-            number += 1
-    return kept[:number], scores[:number]
+def _unite(crowd: Any, person: int, other: int) -> int:  # pragma: no cover - compiled
+    """Make one of two, if they have no part in common and are not both people; returns who is left, or -1."""
+    if crowd.whole[person] and crowd.whole[other]:
+        return -1
+    for part in range(crowd.joints.shape[1]):
+        if crowd.joints[person, part] >= 0 and crowd.joints[other, part] >= 0:
+            return -1
+    if crowd.whole[other]:
+        person, other = other, person
+    for part in range(crowd.joints.shape[1]):
+        peak = crowd.joints[other, part]
+        if peak >= 0:
+            crowd.joints[person, part] = peak
+            crowd.owners[part, peak] = person
+            crowd.joints[other, part] = -1
+    crowd.totals[person] += crowd.totals[other]
+    crowd.sizes[person] += crowd.sizes[other]
+    crowd.totals[other] = 0.0
+    crowd.sizes[other] = 0
+    return person

@@ -8,13 +8,19 @@ import numpy as np
 
 from worker.pose.association import associate
 from worker.pose.geometry import Geometry
-from worker.pose.peaks import MAX_PEAKS, THRESHOLD, find_peaks, interpolation
+from worker.pose.peaks import MAX_PEAKS, WEAK_THRESHOLD, find_peaks, interpolation
 from worker.pose.people import People
+from worker.pose.scoring import PERSON_SCORE, score_people
 from worker.pose.skeleton import COCO_18, Skeleton
 
 
 def decode(
-    heatmaps: np.ndarray, pafs: np.ndarray, geometry: Geometry, skeleton: Skeleton = COCO_18
+    heatmaps: np.ndarray,
+    pafs: np.ndarray,
+    geometry: Geometry,
+    skeleton: Skeleton = COCO_18,
+    *,
+    min_score: float = PERSON_SCORE,
 ) -> Tuple[People, Tuple[str, ...]]:
     """Find the people in one image's maps.
 
@@ -22,6 +28,7 @@ def decode(
         heatmaps: float32 (19, h, w), one for each keypoint and one for the background, which is not looked at.
         pafs: float32 (38, h, w).
         geometry: the image's way into the net.
+        min_score: leave out people scored lower; below PERSON_SCORE, fragments of people are given too.
 
     Returns:
         The people, best first, and warnings about the maps.
@@ -29,7 +36,7 @@ def decode(
     Raises:
         ValueError: the maps' shapes do not fit.
     """
-    parts, fields = len(skeleton.keypoints), int(skeleton.limb_table[:, 2].max()) + 2
+    parts, fields = len(skeleton.keypoints), skeleton.paf_channels
     fit = heatmaps.ndim == pafs.ndim == 3 and len(heatmaps) >= parts and len(pafs) >= fields
     if not fit or heatmaps.shape[1:] != pafs.shape[1:] or 0 in heatmaps.shape:
         raise ValueError(f"expected maps ({parts + 1},h,w) and ({fields},h,w), got {heatmaps.shape} and {pafs.shape}")
@@ -38,19 +45,32 @@ def decode(
     pafs = _finite(pafs, warnings, "part affinity fields")
     rows = min(heatmaps.shape[1], max(1, int(np.ceil(geometry.map_height))))
     columns = min(heatmaps.shape[2], max(1, int(np.ceil(geometry.map_width))))
-    peaks, counts, dropped = find_peaks(heatmaps, rows, columns, THRESHOLD, MAX_PEAKS, *interpolation())
+    peaks, counts, dropped = find_peaks(heatmaps, rows, columns, WEAK_THRESHOLD, MAX_PEAKS, *interpolation())
     if dropped:
         warnings.append(f"{dropped} peaks beyond {MAX_PEAKS} of a keypoint were dropped; people may be missing")
-    joints, scores = associate(peaks, counts, pafs, skeleton.limb_table, geometry.map_height)
-    keypoints = np.concatenate([geometry.to_source(joints[..., :2]), np.minimum(joints[..., 2:], 1.0)], axis=-1)
-    return People(keypoints.astype(np.float32), np.minimum(scores, 1.0)), tuple(warnings)
+    joints, whole = associate(peaks, counts, pafs, skeleton.limb_table, geometry.map_height)
+    if len(joints) == 0:
+        return People.nobody(), tuple(warnings)
+    scores = score_people(joints, whole, np.asarray(skeleton.sigmas))
+    kept = _ranked(joints, scores)
+    kept = kept[scores[kept] >= np.float32(min_score)]
+    joints, scores = joints[kept], scores[kept]
+    joints[..., :2] = geometry.to_source(joints[..., :2])
+    joints[..., 2] = np.minimum(joints[..., 2], 1.0)
+    return People(joints, scores), tuple(warnings)
+
+
+def _ranked(joints: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The order of people: by score; of equals, the one higher up, then the one farther left."""
+    top_left = np.where(joints[..., 2:] > 0, joints[..., :2], np.inf).min(1)
+    return np.lexsort((top_left[:, 0], top_left[:, 1], -scores))
 
 
 def _finite(maps: np.ndarray, warnings: List[str], name: str) -> np.ndarray:
     """The maps as float32 without NaN or infinity, which no trained net gives."""
     # A read-only array would be another type to the compiler, and compiled for anew.
     maps = np.require(maps, np.float32, ("C", "W"))
-    if not np.isfinite(maps.sum(dtype=np.float64)):
+    if not np.isfinite(maps).all():
         warnings.append(f"the {name} hold values that are not finite; they count as 0")
         maps = np.where(np.isfinite(maps), maps, np.float32(0))
     return maps

@@ -13,6 +13,7 @@ from worker.pose.decoder import decode
 from worker.pose.geometry import Geometry, plan
 from worker.pose.people import People
 from worker.pose.preprocess import to_frame
+from worker.pose.scoring import PERSON_SCORE
 from worker.pose.skeleton import COCO_18, MIRRORED, Skeleton
 
 #: frames uint8 (N, H, W, 3), BGR → heatmaps float32 (N, 19, h, w), PAFs float32 (N, 38, h, w)
@@ -30,7 +31,7 @@ class EstimateOptions:
         flip: also look at the mirrored image, and average.
         max_width: cap on the width of the net's input, in pixels.
         max_people: keep only the best-scored.
-        min_score: leave out people scored lower.
+        min_score: leave out people scored lower; below PERSON_SCORE, fragments of people are given too.
     """
 
     target_height: int = 368
@@ -39,7 +40,7 @@ class EstimateOptions:
     flip: bool = False
     max_width: Optional[int] = None
     max_people: Optional[int] = None
-    min_score: float = 0.0
+    min_score: float = PERSON_SCORE
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,20 @@ class Estimator:
         net: see :data:`Frames2Maps`.
         stride: the net's input sides are multiples of it, its maps smaller by it.
         pad_value: what frames are padded with.
+        offset: how far right of and below the truth the net's answers lie, in pixels of the frame.
     """
 
-    def __init__(self, net: Frames2Maps, *, stride: int = 8, pad_value: int = 0, skeleton: Skeleton = COCO_18) -> None:
+    def __init__(
+        self,
+        net: Frames2Maps,
+        *,
+        stride: int = 8,
+        pad_value: int = 0,
+        offset: Tuple[float, float] = (0.0, 0.0),
+        skeleton: Skeleton = COCO_18,
+    ) -> None:
         self._net, self._stride, self._pad_value, self._skeleton = net, stride, pad_value, skeleton
+        self._offset = offset
 
     def warm(self) -> None:
         """Compile the decoder, or load it from its cache."""
@@ -113,6 +124,7 @@ class Estimator:
             target_height=max(1, round(options.target_height * scale)),
             stride=self._stride,
             max_width=options.max_width and max(1, round(options.max_width * scale)),
+            offset=self._offset,
         )
 
     def _look(
@@ -131,8 +143,10 @@ class Estimator:
 
     def _decode(self, merge: _Merge, options: EstimateOptions, preprocess_ms: float, net_ms: float) -> Estimate:
         start = time.perf_counter()
-        people, warnings = decode(merge.heatmaps, merge.pafs, merge.geometry, self._skeleton)
-        people = people.best(options.max_people, options.min_score)
+        people, warnings = decode(
+            merge.heatmaps, merge.pafs, merge.geometry, self._skeleton, min_score=options.min_score
+        )
+        people = people.best(options.max_people)
         associate_ms = (time.perf_counter() - start) * 1000
         timings = {"preprocess": preprocess_ms, "net": net_ms, "associate": associate_ms}
         return Estimate(people, timings, warnings)
@@ -171,8 +185,10 @@ def _join(old: np.ndarray, new: np.ndarray, count: int, how: str) -> np.ndarray:
 def _regrid(maps: np.ndarray, source: Geometry, target: Geometry, shape: Tuple[int, ...]) -> np.ndarray:
     """Maps (c, h, w) of `source` resampled (bicubic) onto the grid of `target`."""
     ratio_x, ratio_y = source.map_width / target.map_width, source.map_height / target.map_height
-    columns = ((np.arange(shape[2]) + 0.5) * ratio_x - 0.5).astype(np.float32)
-    rows = ((np.arange(shape[1]) + 0.5) * ratio_y - 0.5).astype(np.float32)
+    # The net's error is as many cells in either.
+    error_x, error_y = source.offset[0] / source.stride, source.offset[1] / source.stride
+    columns = ((np.arange(shape[2]) - error_x + 0.5) * ratio_x - 0.5 + error_x).astype(np.float32)
+    rows = ((np.arange(shape[1]) - error_y + 0.5) * ratio_y - 0.5 + error_y).astype(np.float32)
     at_x, at_y = np.meshgrid(columns, rows)
     return np.stack([cv2.remap(one, at_x, at_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) for one in maps])
 
@@ -186,8 +202,9 @@ def _average_mirrored(
     skeleton: Skeleton,
 ) -> None:
     """Average maps with those of the mirrored image, in place: left becomes right, and x components change sign."""
-    # The mirror axis is the image's middle, which need not be between two cells.
-    columns = (geometry.map_width - 1 - np.arange(heatmaps.shape[2])).astype(np.float32)
+    # The mirror axis is the image's middle, which need not be between two cells; the net errs to the right in both.
+    error = geometry.offset[0] / geometry.stride
+    columns = (geometry.map_width - 1 - np.arange(heatmaps.shape[2]) + 2 * error).astype(np.float32)
     rows = np.arange(heatmaps.shape[1], dtype=np.float32)
     at_x, at_y = np.meshgrid(columns, rows)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Geometry:
     source_width: int
     scale: float
     stride: int
+    #: How far right of and below the truth the net's answers lie, in pixels of the frame.
+    offset: Tuple[float, float] = (0.0, 0.0)
 
     @property
     def net_height(self) -> int:
@@ -66,14 +68,24 @@ class Geometry:
             float32 (..., 2), x and y in source pixels, inside the image.
         """
         last = np.array([self.source_width, self.source_height]) - 1
-        return np.clip((positions + 0.5) * (self.stride / self.scale) - 0.5, 0, last).astype(np.float32)
+        cells = positions - np.array(self.offset) / self.stride
+        return np.clip((cells + 0.5) * (self.stride / self.scale) - 0.5, 0, last).astype(np.float32)
 
 
-def plan(height: int, width: int, *, target_height: int, stride: int, max_width: Optional[int] = None) -> Geometry:
+def plan(
+    height: int,
+    width: int,
+    *,
+    target_height: int,
+    stride: int,
+    max_width: Optional[int] = None,
+    offset: Tuple[float, float] = (0.0, 0.0),
+) -> Geometry:
     """The geometry of an image of `height` × `width` source pixels scaled to `target_height`.
 
     Args:
         max_width: cap on the scaled width in pixels; a wider image is scaled down until it fits.
+        offset: the net's own error, see :class:`Geometry`.
 
     Raises:
         ImageTooLarge: the frame would have more than MAX_FRAME_PIXELS.
@@ -81,7 +93,7 @@ def plan(height: int, width: int, *, target_height: int, stride: int, max_width:
     scale = target_height / height
     if max_width is not None:
         scale = min(scale, max_width / width)
-    geometry = Geometry(source_height=height, source_width=width, scale=scale, stride=stride)
+    geometry = Geometry(source_height=height, source_width=width, scale=scale, stride=stride, offset=offset)
     if geometry.net_height * geometry.net_width > MAX_FRAME_PIXELS:
         raise ImageTooLarge(
             f"An image of {width}x{height} pixels would be looked at in {geometry.net_width}x{geometry.net_height}, "

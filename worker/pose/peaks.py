@@ -1,7 +1,8 @@
 """Heatmaps → peaks: local maxima in the maps as they are, refined below one cell.
 
 The reference algorithm upsamples every map to source size (bicubic) and smooths it (Gaussian) before it looks for
-maxima. The same values are computed here, but only around the cells that are maxima already.
+maxima. The same values are computed here, but only around the cells that are maxima already. Where the peak lies is
+then said by the centroid of what is around it, which the noise of single cells moves less than their maximum.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import numpy as np
 
 from worker.pose.compiled import compiled
 
-#: Least confidence of a peak.
+#: Least confidence of a peak that people are made of.
 THRESHOLD = 0.1
+#: Least confidence of a peak that may complete a person.
+WEAK_THRESHOLD = 0.03
 #: Most peaks of one keypoint; beyond it the least confident are dropped, so that no map costs unbounded time.
 MAX_PEAKS = 128
 #: Width of the smoothing, in cells: the reference's 3 source pixels where a cell is 9 of them.
 _SIGMA = 0.33
 #: Cells on each side of a maximum that its refinement looks at.
 _REACH = 2
+#: Width of the Gaussian window of a peak's centroid, in cells: about the width of a joint in the maps.
+_WINDOW = 0.85
 #: Positions on each axis at which a maximum is evaluated, between -0.5 and 0.5 cells.
 _STEPS = 9
 
@@ -57,7 +62,8 @@ def find_peaks(
         offsets, weights: see :func:`interpolation`.
 
     Returns:
-        float32 (parts, most, 3): x and y in cells, value; int32 (parts,): how many; and how many were dropped.
+        float32 (parts, most, 3): x and y in cells, value, those of a part by value, then from top to bottom, then
+        from left to right; int32 (parts,): how many; and how many of at least THRESHOLD were dropped.
     """
     parts = heatmaps.shape[0]
     peaks = np.empty((parts, most, 3), np.float32)
@@ -72,6 +78,7 @@ def find_peaks(
                     fx, fy, refined = _refine(heat, y, x, rows, columns, offsets, weights)
                     if refined > threshold:
                         dropped += _keep(peaks[part], counts, part, fx, fy, refined)
+        _sort(peaks[part], counts[part])
     return peaks, counts, dropped
 
 
@@ -94,7 +101,7 @@ def _is_maximum(heat: Any, y: int, x: int, rows: int, columns: int) -> bool:  # 
 def _refine(
     heat: Any, y: int, x: int, rows: int, columns: int, offsets: Any, weights: Any
 ) -> Any:  # pragma: no cover - compiled
-    """Where the smooth surface through the cells is greatest within half a cell, and its value there."""
+    """The centroid around the place within half a cell where the smooth surface is greatest, and its value there."""
     steps, taps = weights.shape
     reach = taps // 2
     lines = np.empty((taps, steps), np.float32)
@@ -114,12 +121,32 @@ def _refine(
                 total += weights[t, i] * lines[i, s]
             if total > best:
                 best, at_y, at_x = total, t, s
-    return x + offsets[at_x], y + offsets[at_y], best
+    fx, fy = _centroid(heat, y, x, rows, columns, x + offsets[at_x], y + offsets[at_y])
+    return fx, fy, best
+
+
+@compiled
+def _centroid(
+    heat: Any, y: int, x: int, rows: int, columns: int, at_x: float, at_y: float
+) -> Any:  # pragma: no cover - compiled
+    """The centroid of the cells around (x, y), weighted by a Gaussian about (at_x, at_y)."""
+    total = sum_x = sum_y = 0.0
+    for row in range(max(y - _REACH, 0), min(y + _REACH + 1, rows)):
+        share = np.exp((row - at_y) ** 2 * (-0.5 / _WINDOW**2))
+        for column in range(max(x - _REACH, 0), min(x + _REACH + 1, columns)):
+            if heat[row, column] > 0:
+                weight = heat[row, column] * share * np.exp((column - at_x) ** 2 * (-0.5 / _WINDOW**2))
+                total += weight
+                sum_x += weight * column
+                sum_y += weight * row
+    if not total > 0:
+        return at_x, at_y
+    return sum_x / total, sum_y / total
 
 
 @compiled
 def _keep(peaks: Any, counts: Any, part: int, x: float, y: float, value: float) -> int:  # pragma: no cover - compiled
-    """Add a peak; when the table is full, the least confident gives way. Returns how many were dropped."""
+    """Add a peak; when the table is full, the least confident gives way. Returns 1 if that costs one of THRESHOLD."""
     most = peaks.shape[0]
     count = counts[part]
     if count < most:
@@ -131,6 +158,22 @@ def _keep(peaks: Any, counts: Any, part: int, x: float, y: float, value: float) 
             if peaks[i, 2] < peaks[place, 2]:
                 place = i
         if peaks[place, 2] >= value:
-            return 1
+            return int(value > THRESHOLD)
+    lost = count == most and peaks[place, 2] > THRESHOLD
     peaks[place, 0], peaks[place, 1], peaks[place, 2] = x, y, value
-    return 0 if count < most else 1
+    return int(lost)
+
+
+@compiled
+def _sort(peaks: Any, count: int) -> None:  # pragma: no cover - compiled
+    """Order the first `count` peaks by value, then from top to bottom, then from left to right."""
+    for i in range(1, count):
+        x, y, value = peaks[i, 0], peaks[i, 1], peaks[i, 2]
+        j = i
+        while j > 0 and (
+            peaks[j - 1, 2] < value
+            or (peaks[j - 1, 2] == value and (peaks[j - 1, 1] > y or (peaks[j - 1, 1] == y and peaks[j - 1, 0] > x)))
+        ):
+            peaks[j, 0], peaks[j, 1], peaks[j, 2] = peaks[j - 1, 0], peaks[j - 1, 1], peaks[j - 1, 2]
+            j -= 1
+        peaks[j, 0], peaks[j, 1], peaks[j, 2] = x, y, value

@@ -48,7 +48,6 @@ class People:
         """No people: arrays of length 0 that keep their shapes."""
         return cls(np.zeros((0, JOINTS, 3), np.float32), np.zeros(0, np.float32))
 
-    def best(self, count: Optional[int], min_score: float) -> People:
-        """Those with at least `min_score`, and of these the first `count`."""
-        kept = np.flatnonzero(self.scores >= min_score)[:count]
-        return People(self.keypoints[kept], self.scores[kept])
+    def best(self, count: Optional[int]) -> People:
+        """The first `count`; None: all."""
+        return People(self.keypoints[:count], self.scores[:count])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Tuple
 
 import numpy as np
@@ -21,17 +22,25 @@ class Limb:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Names of the keypoints in channel order, limbs in the order in which they are associated, colours (B, G, R)."""
+    """Names of the keypoints in channel order, limbs, colours (B, G, R)."""
 
     name: str
     keypoints: Tuple[str, ...]
     limbs: Tuple[Limb, ...]
     colors: Tuple[Tuple[int, int, int], ...]
+    #: How far apart two people place each keypoint, as a share of the root of the person's area (cocodataset.org,
+    #: keypoint evaluation); the neck, which COCO does not have, as a shoulder.
+    sigmas: Tuple[float, ...]
 
-    @property
+    @cached_property
     def limb_table(self) -> np.ndarray:
         """int32 (limbs, 4): start, end, PAF channel, joins_only."""
         return np.array([(b.start, b.end, b.paf, b.joins_only) for b in self.limbs], np.int32)
+
+    @cached_property
+    def paf_channels(self) -> int:
+        """How many PAF channels the limbs take."""
+        return max(limb.paf for limb in self.limbs) + 2
 
 
 def _hues(count: int) -> Tuple[Tuple[int, int, int], ...]:
@@ -98,6 +107,10 @@ COCO_18 = Skeleton(
         Limb(5, 17, 26, joins_only=True),
     ),
     colors=_hues(18),
+    sigmas=(
+        *(0.026, 0.079, 0.079, 0.072, 0.062, 0.079, 0.072, 0.062),
+        *(0.107, 0.087, 0.089, 0.107, 0.087, 0.089, 0.025, 0.025, 0.035, 0.035),
+    ),
 )
 
 #: COCO's 17 keypoints (nose, eyes, ears, shoulders, … left before right) as indices of COCO-18.
