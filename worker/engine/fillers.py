@@ -9,6 +9,14 @@ import numpy as np
 
 #: Caffe2's TensorProto.DataType → numpy, for ConstantFill.
 _DTYPES = {1: np.float32, 2: np.int32, 5: np.bool_, 6: np.uint8, 7: np.int8, 9: np.int16, 10: np.int64, 13: np.float64}
+#: What random and constant fills may carry beside shape and dtype; all others carry values.
+_ARGUMENTS = {
+    "ConstantFill": frozenset({"value"}),
+    "GaussianFill": frozenset({"mean", "std"}),
+    "XavierFill": frozenset(),
+}
+#: Arguments without meaning where a net is filled once, on one device.
+_HINTS = ("input_as_shape", "order", "run_once")
 #: Largest parameter, in elements: what 2 GiB of float32 hold.
 _MAX_ELEMENTS = 2**29
 
@@ -19,10 +27,19 @@ def fill(kind: str, args: Dict[str, Any], blob: str) -> np.ndarray:
     Random fills are seeded by the blob's name, so that one net is the same net everywhere.
 
     Raises:
-        ValueError: the values do not fit the shape, or the shape is missing, negative or too large.
-        KeyError: an argument is missing.
+        ValueError: the values do not fit the shape, the shape is missing, negative or too large, or an argument is
+            not supported.
     """
-    shape = tuple(int(size) for size in np.atleast_1d(args.get("shape", np.zeros(0, np.int64))))
+    allowed = _ARGUMENTS.get(kind, frozenset({"values"})) | {"shape", "dtype", *_HINTS}
+    unknown = sorted(set(args) - allowed)
+    if unknown:
+        raise ValueError(
+            f"its {kind} has the argument {unknown[0]!r}, which is not supported; supported are "
+            f"{', '.join(sorted(allowed))}"
+        )
+    if "shape" not in args:
+        raise ValueError(f"its {kind} has no shape")
+    shape = tuple(int(size) for size in np.atleast_1d(args["shape"]))
     if any(size < 0 for size in shape) or int(np.prod(shape, dtype=object)) > _MAX_ELEMENTS:
         raise ValueError(f"its shape {shape} is negative or too large")
     return FILLERS[kind](args, shape, blob)
@@ -30,7 +47,10 @@ def fill(kind: str, args: Dict[str, Any], blob: str) -> np.ndarray:
 
 def _given(dtype: Any) -> Callable[[Dict[str, Any], Tuple[int, ...], str], np.ndarray]:
     def make(args: Dict[str, Any], shape: Tuple[int, ...], _: str) -> np.ndarray:
-        values = np.asarray(args.get("values", ()), dtype)
+        given = np.asarray(args.get("values", ()))
+        values = given.astype(dtype)
+        if given.dtype.kind == "i" and not np.array_equal(values, given):
+            raise ValueError(f"it has values that are no {np.dtype(dtype).name}")
         if values.size != int(np.prod(shape)):
             raise ValueError(f"it has {values.size} values for the shape {shape}")
         return values.reshape(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, Tuple
@@ -79,6 +80,11 @@ class Manifest:
         """
         for name, expected in ((PREDICT_NET, self.predict_sha256), (INIT_NET, self.sha256)):
             found = sha256_of(self.directory / name)
+            if not found:
+                raise ModelError(
+                    f"There is no {name} in {self.directory}; fetch the net again with: "
+                    f"python -m models.fetch {self.name}"
+                )
             if found != expected:
                 raise ModelError(
                     f"{self.directory / name} has SHA-256 {found}, but {MANIFEST} expects {expected}; "
@@ -110,24 +116,15 @@ def read_manifest(directory: Path) -> Manifest:
 def _parse(document: Dict[str, Any], directory: Path) -> Manifest:
     if document["schema"] != SCHEMA_VERSION:
         raise ValueError(f"schema {document['schema']}, expected {SCHEMA_VERSION}")
-    given = document["input"]
-    mean = tuple(float(value) for value in given["mean"])
-    if len(mean) != 3 or given["channel_order"] not in ("BGR", "RGB"):
-        raise ValueError("input: expected 3 means and the channel order BGR or RGB")
+    if document["skeleton"] != "COCO-18":
+        raise ValueError(f"skeleton {document['skeleton']!r}, expected 'COCO-18'")
     return Manifest(
         name=str(document["name"]),
         licence=str(document["licence"]),
         source=str(document["source"]),
         predict_sha256=str(document["files"][PREDICT_NET]["sha256"]),
         sha256=str(document["files"][INIT_NET]["sha256"]),
-        input=InputSpec(
-            blob=str(given["blob"]),
-            channel_order=given["channel_order"],
-            mean=mean,
-            scale=float(given["scale"]),
-            stride=int(given["stride"]),
-            pad_value=int(given["pad_value"]),
-        ),
+        input=_input(document["input"]),
         heatmaps=_output(document["outputs"]["heatmaps"], 19),
         pafs=_output(document["outputs"]["pafs"], 38),
         skeleton=str(document["skeleton"]),
@@ -136,11 +133,30 @@ def _parse(document: Dict[str, Any], directory: Path) -> Manifest:
     )
 
 
+def _input(given: Dict[str, Any]) -> InputSpec:
+    first, second, third = (float(value) for value in given["mean"])
+    spec = InputSpec(
+        blob=str(given["blob"]),
+        channel_order=given["channel_order"],
+        mean=(first, second, third),
+        scale=float(given["scale"]),
+        stride=int(given["stride"]),
+        pad_value=int(given["pad_value"]),
+    )
+    if spec.channel_order not in ("BGR", "RGB"):
+        raise ValueError(f"input: channel order {spec.channel_order!r}, expected BGR or RGB")
+    if not all(math.isfinite(value) for value in (*spec.mean, spec.scale)) or spec.scale == 0:
+        raise ValueError("input: mean and scale must be finite, and the scale not 0")
+    if spec.stride < 1 or not 0 <= spec.pad_value <= 255:
+        raise ValueError("input: expected a stride of at least 1 and a pad_value of 0 to 255")
+    return spec
+
+
 def _output(given: Dict[str, Any], channels: int) -> OutputSpec:
     spec = OutputSpec(
         str(given["blob"]), int(given["start"]), int(given["stop"]), tuple(given.get("offset", (0.0, 0.0)))
     )
-    if spec.stop - spec.start != channels:
+    if spec.start < 0 or spec.stop - spec.start != channels:
         raise ValueError(f"output {spec.blob}: expected {channels} channels, got {spec.start} to {spec.stop}")
     return spec
 

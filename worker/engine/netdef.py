@@ -132,10 +132,10 @@ def _parameters(init: netdef_pb2.NetDef, name: str) -> Dict[str, np.ndarray]:
                 f"The net {name!r} has an init operator {definition.type} making {list(definition.output)}, which is "
                 f"not supported; supported are {', '.join(sorted(FILLERS))}."
             )
-        if len(definition.output) != 1:
+        if len(definition.output) != 1 or definition.input:
             raise ModelError(
-                f"The net {name!r} has an init operator {definition.type} with "
-                f"{len(definition.output)} outputs; it must have one."
+                f"The net {name!r} has an init operator {definition.type} making {list(definition.output)} from "
+                f"{list(definition.input)}; it must make one blob from none."
             )
         blob = definition.output[0]
         try:

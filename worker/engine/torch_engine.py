@@ -32,6 +32,8 @@ class TorchNet:
     def __init__(
         self, manifest: Manifest, *, device: str = "cpu", precision: str = "fp32", threads: Optional[int] = None
     ) -> None:
+        if precision not in _DTYPES:
+            raise ModelError(f"There is no precision {precision!r}; there are {', '.join(_DTYPES)}.")
         self.manifest, self.device, self.precision = manifest, device, precision
         self._dtype = _DTYPES[precision]
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
@@ -53,7 +55,7 @@ class TorchNet:
         """Run padded uint8 frames in one pass and write their maps where they are wanted."""
         self._check_sides(frames[0].shape[1:3])
         with torch.inference_mode(), _device_errors(self.device, frames[0].shape):
-            pieces = [torch.from_numpy(piece).to(self.device) for piece in frames]
+            pieces = [_tensor(piece).to(self.device) for piece in frames]
             # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
             batch = (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).permute(0, 3, 1, 2).to(torch.float32)
             batch = batch.flip(1) if self._flip else batch
@@ -101,6 +103,11 @@ class TorchNet:
         stride = self.manifest.input.stride
         if len(sides) != 2 or any(side < stride or side % stride for side in sides):
             raise ValueError(f"expected sides that are multiples of {stride}, got {tuple(sides)}")
+
+
+def _tensor(pixels: np.ndarray) -> torch.Tensor:
+    """A tensor on the array's own memory; of a read-only array PyTorch warns, and gets a copy."""
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 
 def _read(manifest: Manifest) -> NetPair:

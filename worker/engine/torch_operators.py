@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from worker.engine.netdef import Operator
 
 #: A function of the operator's input tensors, and constants baked in by keyword.
 Call = Tuple[Callable[..., Any], Dict[str, Any]]
+#: Top, left, bottom, right.
+Pads = Tuple[int, int, int, int]
 
 
 def call_for(operator: Operator) -> Call:
@@ -24,32 +27,43 @@ def call_for(operator: Operator) -> Call:
 
 
 def _pair(args: Dict[str, Any], name: str, default: int) -> Tuple[int, int]:
+    """Rows and columns of a kernel, stride or dilation."""
     if f"{name}s" in args:
-        values = [int(value) for value in args[f"{name}s"]]
-        if len(values) != 2:
-            raise ValueError(f"has {len(values)} {name}s; it needs 2")
-        return values[0], values[1]
-    both = int(args.get(name, default))
-    return int(args.get(f"{name}_h", both)), int(args.get(f"{name}_w", both))
+        values = _ints(args, f"{name}s", 2)
+        found = values[0], values[1]
+    else:
+        both = int(args.get(name, default))
+        found = int(args.get(f"{name}_h", both)), int(args.get(f"{name}_w", both))
+    if min(found) < 1:
+        raise ValueError(f"has the {name} {found[0]}x{found[1]}; it needs at least 1x1")
+    return found
 
 
-def _pads(args: Dict[str, Any]) -> Tuple[int, int, int, int]:
+def _pads(args: Dict[str, Any]) -> Pads:
     """Top, left, bottom, right."""
     if "pads" in args:
-        values = [int(value) for value in args["pads"]]
-        if len(values) != 4:
-            raise ValueError(f"has {len(values)} pads; it needs 4")
-        return values[0], values[1], values[2], values[3]
-    every = int(args.get("pad", 0))
-    return tuple(int(args.get(f"pad_{side}", every)) for side in "tlbr")  # type: ignore[return-value]
+        found = _ints(args, "pads", 4)
+    else:
+        every = int(args.get("pad", 0))
+        found = [int(args.get(f"pad_{side}", every)) for side in "tlbr"]
+    if min(found) < 0:
+        raise ValueError(f"has the pads {found}, of which none may be negative")
+    return found[0], found[1], found[2], found[3]
 
 
-def _padded(x: torch.Tensor, pads: Tuple[int, int, int, int], value: float) -> torch.Tensor:
+def _ints(args: Dict[str, Any], name: str, count: int) -> List[int]:
+    values = [int(value) for value in np.atleast_1d(args[name])]
+    if len(values) != count:
+        raise ValueError(f"has {len(values)} {name}; it needs {count}")
+    return values
+
+
+def _padded(x: torch.Tensor, pads: Pads, value: float) -> torch.Tensor:
     top, left, bottom, right = pads
     return F.pad(x, (left, right, top, bottom), value=value)
 
 
-def _split_pads(pads: Tuple[int, int, int, int]) -> Tuple[Tuple[int, int], Tuple[int, int, int, int]]:
+def _split_pads(pads: Pads) -> Tuple[Tuple[int, int], Pads]:
     """What the kernel pads itself, and what must be added beforehand."""
     top, left, bottom, right = pads
     return ((top, left), (0, 0, 0, 0)) if (top, left) == (bottom, right) else ((0, 0), pads)
@@ -62,7 +76,7 @@ def conv(
     *,
     stride: Tuple[int, int],
     padding: Tuple[int, int],
-    extra: Tuple[int, int, int, int],
+    extra: Pads,
     dilation: Tuple[int, int],
     groups: int,
 ) -> torch.Tensor:
@@ -83,42 +97,44 @@ def _conv(args: Dict[str, Any]) -> Call:
     }
 
 
-def max_pool(x: torch.Tensor, *, kernel: Any, stride: Any, pads: Any, ceil: bool) -> torch.Tensor:
+def max_pool(x: torch.Tensor, *, kernel: Any, stride: Any, padding: Any, extra: Pads, ceil: bool) -> torch.Tensor:
     """Maximum over each window; outside the image counts as minus infinity."""
-    padding, extra = _split_pads(pads)
     if any(extra):
         x = _padded(x, extra, -float("inf"))
     return F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil)
 
 
 def average_pool(
-    x: torch.Tensor, *, kernel: Any, stride: Any, pads: Any, ceil: bool, count_padding: bool
+    x: torch.Tensor, *, kernel: Any, stride: Any, padding: Any, extra: Pads, ceil: bool, count_padding: bool
 ) -> torch.Tensor:
-    """Mean over each window; outside the image counts only with `count_padding`."""
-    padding, extra = _split_pads(pads)
-    if not any(extra):
-        return F.avg_pool2d(x, kernel, stride, padding, ceil, count_padding)
-    sums = F.avg_pool2d(_padded(x, extra, 0.0), kernel, stride, 0, ceil, divisor_override=1)
+    """Mean over each window; outside the image counts, as zero, only with `count_padding`."""
+    if not any(extra) and not count_padding:
+        return F.avg_pool2d(x, kernel, stride, padding, ceil, False)
+    sums = F.avg_pool2d(_padded(x, extra, 0.0), kernel, stride, padding, ceil, divisor_override=1)
     if count_padding:
         return sums / (kernel[0] * kernel[1])
     ones = torch.ones((1, 1, x.shape[2], x.shape[3]), dtype=x.dtype, device=x.device)
-    return sums / F.avg_pool2d(_padded(ones, extra, 0.0), kernel, stride, 0, ceil, divisor_override=1)
+    return sums / F.avg_pool2d(_padded(ones, extra, 0.0), kernel, stride, padding, ceil, divisor_override=1)
 
 
 def _pool_window(args: Dict[str, Any]) -> Dict[str, Any]:
-    if int(args.get("legacy_pad", 0)) not in (0, 3):
+    legacy = int(args.get("legacy_pad", 0))
+    if legacy not in (0, 3):
         raise ValueError("has a legacy_pad other than 0 (none) and 3 (as in Caffe), which is not supported")
     if _pair(args, "dilation", 1) != (1, 1):
         raise ValueError("has a dilation, which pooling does not support")
-    kernel = _pair(args, "kernel", 0)
-    if min(kernel) < 1:
-        raise ValueError("has no kernel size")
-    return {
-        "kernel": kernel,
-        "stride": _pair(args, "stride", 1),
-        "pads": _pads(args),
-        "ceil": int(args.get("legacy_pad", 0)) == 3,
-    }
+    kernel, pads = _pair(args, "kernel", 0), _pads(args)
+    if legacy:  # Caffe knows one pad for both ends
+        pads = (pads[0], pads[1], pads[0], pads[1])
+    if max(pads[0], pads[2]) >= kernel[0] or max(pads[1], pads[3]) >= kernel[1]:
+        raise ValueError(f"has the pads {list(pads)}, which are not smaller than its kernel")
+    padding, extra = _split_pads(pads)
+    if 2 * padding[0] > kernel[0] or 2 * padding[1] > kernel[1]:  # more than the kernels themselves pad
+        if legacy:
+            raise ValueError("has a pad of more than half its kernel with a legacy_pad, which is not supported")
+        padding, extra = (0, 0), pads
+    stride = _pair(args, "stride", 1)
+    return {"kernel": kernel, "stride": stride, "padding": padding, "extra": extra, "ceil": bool(legacy)}
 
 
 def _max_pool(args: Dict[str, Any]) -> Call:
@@ -139,8 +155,10 @@ def concat(*tensors: torch.Tensor, axis: int, add: bool) -> torch.Tensor:
 
 
 def sum_of(first: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-    """The elementwise sum."""
+    """The elementwise sum; shapes must be equal, as in Caffe2."""
     for other in rest:
+        if other.shape != first.shape:
+            raise ValueError(f"cannot add {tuple(other.shape)} to {tuple(first.shape)}")
         first = first + other
     return first
 
@@ -148,8 +166,8 @@ def sum_of(first: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
 def fully_connected(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, axis: int, axis_w: int
 ) -> torch.Tensor:
-    """``x Wᵀ + b`` over everything from `axis` on."""
-    return F.linear(x.flatten(axis), weight.flatten(axis_w), bias)
+    """``x Wᵀ + b`` over everything from `axis` on; the weights' dimensions before `axis_w` are the outputs."""
+    return F.linear(x.flatten(axis), weight.reshape(math.prod(weight.shape[:axis_w]), -1), bias)
 
 
 def spatial_bn(
@@ -169,10 +187,15 @@ def softmax(x: torch.Tensor, *, axis: int) -> torch.Tensor:
     return F.softmax(x.flatten(axis), -1).reshape(x.shape)
 
 
-def reshape(x: torch.Tensor, shape: Any = None, *, sizes: Sequence[int] = ()) -> torch.Tensor:
+def reshape(x: torch.Tensor, *, sizes: Sequence[int]) -> torch.Tensor:
     """0 keeps the size of that dimension, -1 is inferred."""
-    wanted: List[int] = [int(size) for size in (sizes if shape is None else shape)]
-    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(wanted)])
+    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(sizes)])
+
+
+def _reshape(args: Dict[str, Any]) -> Call:
+    if "shape" not in args:
+        raise ValueError("has no shape")
+    return reshape, {"sizes": tuple(int(size) for size in np.atleast_1d(args["shape"]))}
 
 
 def same(x: torch.Tensor) -> torch.Tensor:
@@ -202,7 +225,7 @@ _BUILDERS: Dict[str, Callable[[Dict[str, Any]], Call]] = {
     ),
     "MaxPool": _max_pool,
     "Relu": lambda args: (F.relu, {}),
-    "Reshape": lambda args: (reshape, {"sizes": tuple(int(v) for v in np.atleast_1d(args.get("shape", ())))}),
+    "Reshape": _reshape,
     "Sigmoid": lambda args: (torch.sigmoid, {}),
     "Softmax": lambda args: (softmax, {"axis": int(args.get("axis", 1))}),
     "SpatialBN": _spatial_bn,
