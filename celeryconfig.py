@@ -30,8 +30,6 @@ task_acks_late = True
 task_soft_time_limit = _s.soft_time_limit_s
 task_time_limit = _s.hard_time_limit_s
 
-#: One child holds the net; a second one would be a second copy of it.
-worker_concurrency = 1
 worker_pool = "prefork"
 #: A worker holds only what it works on; what waits stays on the queue, where other workers find it.
 worker_prefetch_multiplier = 1
@@ -45,13 +43,16 @@ worker_hijack_root_logger = True
 worker_send_task_events = False
 broker_connection_retry_on_startup = True
 
-#: A message unacknowledged for longer is delivered again: beyond any running attempt and any countdown.
-_visibility_s = int(_s.hard_time_limit_s + _s.retry_max_s + 60)
+#: A message unacknowledged for longer is delivered again: beyond any running attempt, any countdown and the drain.
+_visibility_s = int(_s.hard_time_limit_s + _s.retry_max_s + _s.grace_s)
 broker_transport_options = {
     "visibility_timeout": _visibility_s,
     # By default a dead worker's message is looked for every 100 s only.
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
+    # Celery's priorities 0 to 9; on Redis 0 goes first.
+    "priority_steps": list(range(10)),
+    "queue_order_strategy": "priority",
 }
 result_backend_transport_options = {"visibility_timeout": _visibility_s}
 visibility_timeout = _visibility_s

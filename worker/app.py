@@ -38,6 +38,8 @@ _pipe: Tuple[int, int] = (-1, -1)
 _started = False
 _station: Optional[Station] = None
 _watch: Optional[Watch] = None
+#: Runs from the first signal to stop.
+_drain: Optional[threading.Timer] = None
 
 
 @signals.celeryd_init.connect
@@ -157,18 +159,19 @@ def _leave(sentence: str) -> None:
 
 
 @signals.worker_shutting_down.connect
-def limit_drain(how: str = "", **_: Any) -> None:
+def limit_drain(**_: Any) -> None:
     """Give the jobs in work POSE_GRACE_S seconds; what is not done then goes back to the queue."""
-    if how == "Warm":
-        timer = threading.Timer(settings().grace_s, os.kill, (os.getpid(), signal.SIGQUIT))
-        timer.daemon = True
-        timer.start()
+    global _drain
+    if _drain is None:
+        _drain = threading.Timer(settings().grace_s, os.kill, (os.getpid(), signal.SIGQUIT))
+        _drain.daemon = True
+        _drain.start()
 
 
 @signals.worker_shutdown.connect
 def release_device(**_: Any) -> None:
     """The last thing that a worker does."""
-    station().close(settings().net_timeout_s)
+    station().close(grace_s=2.0)  # no slot waits for a batch any more
 
 
 @signals.worker_process_init.connect

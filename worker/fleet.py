@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from worker.device.gpus import visible_gpus
 from worker.device.pin import Device, own_device
-from worker.processes import die_with_parent, stop_child
+from worker.processes import die_with_parent
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 #: A worker that has died so often within _MEMORY_S seconds is not started again.
 _MOST_DEATHS = 5
 _MEMORY_S = 600.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_LONGEST_PAUSE_S = 30.0
 _LOOK_S = 0.1
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,11 +48,19 @@ class Fleet:
 
     Args:
         names: the workers', before the ``@host``.
-        log_level: Celery's.
+        grace_s: seconds that a worker takes at most to leave.
+        command: a worker's command line, by its name.
+        first_pause_s: seconds before a worker that has died is started again; doubles with each death.
     """
 
-    def __init__(self, names: List[str], grace_s: float, log_level: str = "INFO") -> None:
-        self._names, self._grace_s, self._log_level = names, grace_s, log_level
+    def __init__(
+        self,
+        names: List[str],
+        grace_s: float,
+        command: Callable[[str], List[str]] = worker_command,
+        first_pause_s: float = 0.5,
+    ) -> None:
+        self._names, self._grace_s, self._command, self._first_pause_s = names, grace_s, command, first_pause_s
         self._workers: Dict[str, subprocess.Popen] = {}
         self._deaths: Dict[str, List[float]] = {name: [] for name in names}
         self._start_at: Dict[str, float] = dict.fromkeys(names, 0.0)
@@ -92,14 +100,14 @@ class Fleet:
         if len(recent) > _MOST_DEATHS:
             logger.critical("✗ Worker %s %s, the %dth time; giving up.", name, _told(status), len(recent))
             return _shell(status) or 1
-        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (len(recent) - 1))
+        pause = min(_LONGEST_PAUSE_S, self._first_pause_s * 2 ** (len(recent) - 1))
         logger.error("✗ Worker %s %s; it is started again in %g s.", name, _told(status), pause)
         self._start_at[name] = time.monotonic() + pause
         return None
 
     def _start(self, name: str) -> subprocess.Popen:
         return subprocess.Popen(
-            worker_command(name, self._log_level),
+            self._command(name),
             cwd=_ROOT,
             preexec_fn=lambda: die_with_parent(signal.SIGTERM),
             start_new_session=True,
@@ -112,10 +120,8 @@ class Fleet:
 
     def _await_all(self) -> int:
         # A worker ends itself within its grace; beyond that and some more, it hangs.
-        deadline = time.monotonic() + 2 * self._grace_s + 10
-        statuses = [
-            stop_child(worker, max(0.0, deadline - time.monotonic())) for worker in list(self._workers.values())
-        ]
+        deadline = time.monotonic() + 2 * self._grace_s + 5
+        statuses = [_await(worker, deadline) for worker in self._workers.values()]
         return next((_shell(status) for status in statuses if status), 0)
 
 
@@ -125,6 +131,14 @@ def run_fleet(settings: Settings) -> int:
     names = worker_names(settings)
     logger.info("● %d workers: %s", len(names), ", ".join(names))
     return Fleet(names, settings.grace_s).run()
+
+
+def _await(worker: subprocess.Popen, deadline: float) -> int:
+    try:
+        return worker.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        return worker.wait()
 
 
 def _told(status: int) -> str:

@@ -25,6 +25,7 @@ logger = get_task_logger(__name__)
     retry_backoff=settings().retry_base_s,
     retry_backoff_max=settings().retry_max_s,
     retry_jitter=True,
+    default_retry_delay=settings().retry_base_s,  # after a slot was lost
     retry_on_worker_lost=True,  # counts as an attempt: a job that kills slots is not tried for ever
 )
 def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:

@@ -45,7 +45,5 @@ class Watch:
             received = signal.sigtimedwait(_SIGNALS, _BEAT_S)
             self._row.beat = now()
             if received and (self._board.leaving or received.si_pid == self._parent):
-                # From the parent it means what it says: here the one thread that lets it through.
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-                os.kill(os.getpid(), received.si_signo)
-                return
+                # From the parent it means what it says. Python would tell the main thread, which may be in a long wait.
+                os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,280 @@
+"""Real fleets under load: drained, killed, poisoned. No job is lost, and none is done twice for a drain."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, Iterator, List
+
+import psutil
+import pytest
+import redis
+
+from tests.support import ROOT, clean_environ, wait_until
+from worker.client import JobHandle, PoseClient
+from worker.health import read_heartbeats
+from worker.processes import stop_child
+
+pytestmark = pytest.mark.queue
+
+#: Short limits, so that a killed worker's messages come back within seconds.
+SHORT = {
+    "POSE_SOFT_TIME_LIMIT_S": 2.5,
+    "POSE_HARD_TIME_LIMIT_S": 3,
+    "POSE_RETRY_MAX_S": 1,
+    "POSE_RETRY_BASE_S": 0.2,
+    "POSE_GRACE_S": 2,
+}
+
+
+class Fleet:
+    """A running ``python -m worker fleet`` whose net does nothing, in a given time."""
+
+    def __init__(self, broker: str, folder: Path, queue: str, **variables: Any) -> None:
+        self.log, self.heartbeats = folder / "fleet.log", folder / "heartbeats"
+        chosen = {
+            **SHORT,
+            "POSE_BROKER_URL": broker,
+            "POSE_QUEUE": queue,
+            "POSE_ENGINE": "null",
+            "POSE_IMAGE_ROOTS": folder,
+            "POSE_HEARTBEAT_DIR": self.heartbeats,
+            **variables,
+        }
+        self.environment = {**clean_environ(), **{name: str(value) for name, value in chosen.items()}}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "worker", "fleet"],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.workers = int(variables.get("POSE_CPU_WORKERS", 1))
+
+    def await_ready(self) -> None:
+        """Wait until every worker consumes."""
+        wait_until(lambda: sum(one["ready"] for one in self.reports()) == self.workers, 60)
+
+    def reports(self) -> List[Any]:
+        return read_heartbeats(self.heartbeats)
+
+    def family(self) -> List[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+
+
+@pytest.fixture
+def queue(request: pytest.FixtureRequest) -> str:
+    """A queue of the test's own."""
+    return re.sub(r"\W+", "-", request.node.name)
+
+
+@pytest.fixture
+def client(broker: str, queue: str) -> Iterator[PoseClient]:
+    with PoseClient(broker, queue=queue) as client:
+        yield client
+
+
+@pytest.fixture
+def image(tmp_path: Path, samples: Path) -> Path:
+    path = tmp_path / "bus.jpg"
+    path.write_bytes((samples / "bus.jpg").read_bytes())
+    return path
+
+
+@pytest.fixture
+def start(broker: str, tmp_path: Path, queue: str) -> Iterator[Callable[..., Fleet]]:
+    fleets: List[Fleet] = []
+
+    def begin(**variables: Any) -> Fleet:
+        fleets.append(Fleet(broker, tmp_path, queue, **variables))
+        return fleets[-1]
+
+    yield begin
+    for fleet in fleets:
+        stop_child(fleet.process, grace_s=15)
+
+
+def _succeeded(log: str) -> Counter:
+    return Counter(re.findall(r"pose\.estimate\[([0-9a-f-]+)\] succeeded", log))
+
+
+def _kill_group(fleet: Fleet) -> None:
+    """As systemd does: the signal goes to every process of every worker."""
+    for process in fleet.family():
+        process.send_signal(signal.SIGTERM)
+    fleet.process.send_signal(signal.SIGTERM)
+
+
+def _kill_one(fleet: Fleet) -> None:
+    fleet.process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("kill", [_kill_one, _kill_group])
+def test_a_drain_under_load_loses_nothing_and_does_nothing_twice(
+    start: Callable[..., Fleet], client: PoseClient, image: Path, kill: Callable[[Fleet], None]
+) -> None:
+    fleet = start(POSE_CPU_WORKERS=2, NULL_NET_MS="30")
+    fleet.await_ready()
+    jobs = [client.submit(image, overlay=False) for _ in range(80)]
+    wait_until(lambda: sum(_succeeded(fleet.text()).values()) > 10)
+    family = fleet.family()
+    kill(fleet)
+    assert fleet.process.wait(20) == 0, fleet.text()[-3000:]
+    assert psutil.wait_procs(family, 5)[1] == []
+    done = len(_succeeded(fleet.text()))
+    assert 10 < done < 80
+    start(NULL_NET_MS="0").await_ready()
+    for job in jobs:
+        assert job.result(30).attempt == 1
+    wait_until(lambda: len(_succeeded(fleet.text())) == 80, 5)  # the log follows the result
+    assert set(_succeeded(fleet.text()).values()) == {1}
+
+
+def test_what_is_not_done_within_the_grace_goes_back_to_the_queue(
+    start: Callable[..., Fleet], client: PoseClient, image: Path, queue: str, redis_client: redis.Redis
+) -> None:
+    fleet = start(NULL_NET_MS="20000", POSE_GRACE_S=1, POSE_SOFT_TIME_LIMIT_S=30, POSE_HARD_TIME_LIMIT_S=40)
+    fleet.await_ready()
+    job = client.submit(image, overlay=False)
+    wait_until(lambda: job.state == "STARTED")
+    family = fleet.family()
+    begun = time.monotonic()
+    fleet.process.send_signal(signal.SIGTERM)
+    assert fleet.process.wait(30) == 0, fleet.text()[-3000:]
+    assert time.monotonic() - begun < 15
+    assert psutil.wait_procs(family, 5)[1] == []
+    wait_until(lambda: redis_client.llen(queue) == 1, 5)
+    start().await_ready()
+    assert job.result(30).people == []
+
+
+def test_a_slot_that_dies_is_replaced_and_its_job_redone(
+    start: Callable[..., Fleet], client: PoseClient, image: Path
+) -> None:
+    fleet = start(NULL_NET_MS="1500")
+    fleet.await_ready()
+    job = client.submit(image, overlay=False)
+    [busy] = wait_until(lambda: [slot for one in fleet.reports() for slot in one["slots"] if slot["busy_s"]])
+    os.kill(busy["pid"], signal.SIGKILL)
+    result = job.result(30)
+    assert result.attempt == 2
+    wait_until(lambda: all(psutil.pid_exists(slot["pid"]) for slot in fleet.reports()[0]["slots"]))
+    assert fleet.reports()[0]["pid"] in [process.pid for process in fleet.family()]  # the worker itself lived on
+
+
+def test_a_job_that_kills_every_slot_is_not_tried_for_ever(
+    start: Callable[..., Fleet], client: PoseClient, image: Path
+) -> None:
+    fleet = start(NULL_NET_MS="1500", POSE_MAX_ATTEMPTS=2)
+    fleet.await_ready()
+    job = client.submit(image, overlay=False)
+    killed = set()
+    deadline = time.monotonic() + 40
+    while job.state != "FAILURE" and time.monotonic() < deadline:
+        for report in fleet.reports():
+            for slot in report["slots"]:
+                if slot["busy_s"] and slot["pid"] not in killed:
+                    os.kill(slot["pid"], signal.SIGKILL)
+                    killed.add(slot["pid"])
+        time.sleep(0.05)
+    assert job.state == "FAILURE"
+    assert len(killed) == 2
+
+
+def test_a_net_process_that_dies_costs_one_attempt(
+    start: Callable[..., Fleet], client: PoseClient, image: Path
+) -> None:
+    fleet = start(NULL_NET_MS="1500")
+    fleet.await_ready()
+    job = client.submit(image, overlay=False)
+    wait_until(lambda: fleet.reports()[0]["net"]["batch_in_flight_s"])
+    [net] = [process for process in fleet.family() if "worker.device.server" in process.cmdline()]
+    net.kill()
+    assert job.result(30).attempt == 2
+    wait_until(lambda: fleet.reports()[0]["net"]["restarts"] == 1 and fleet.reports()[0]["net"]["ready"])
+
+
+def test_a_killed_worker_leaves_no_process_and_its_job_is_done_by_the_next(
+    start: Callable[..., Fleet], client: PoseClient, image: Path
+) -> None:
+    fleet = start(NULL_NET_MS="1000")
+    fleet.await_ready()
+    job = client.submit(image, overlay=False)
+    wait_until(lambda: job.state == "STARTED")
+    worker = psutil.Process(fleet.reports()[0]["pid"])
+    orphans = worker.children(recursive=True)
+    assert len(orphans) >= 3  # the net process and two slots
+    worker.kill()
+    assert psutil.wait_procs(orphans, 5)[1] == []
+    assert job.result(60).people == []
+    assert "Worker cpu0 was ended by SIGKILL; it is started again in 0.5 s" in fleet.text()
+
+
+def test_a_message_that_is_not_json_is_named_in_the_log_and_survived(
+    start: Callable[..., Fleet], client: PoseClient, image: Path, queue: str, redis_client: redis.Redis
+) -> None:
+    fleet = start()
+    fleet.await_ready()
+    redis_client.lpush(queue, b"this is not JSON")
+    assert client.submit(image, overlay=False).result(60).people == []
+    assert "A message that is not JSON was taken from the queue, and is lost: 'this is not JSON'" in fleet.text()
+
+
+def test_check_and_status_tell_of_the_net_and_of_the_slots(start: Callable[..., Fleet]) -> None:
+    fleet = start(POSE_NET_TIMEOUT_S=60)
+    assert fleet.command("check", "--ready").returncode == 1
+    fleet.await_ready()
+    assert fleet.command("check", "--ready").returncode == 0
+    lines = fleet.command("status").stdout.splitlines()
+    assert len(lines) >= 2
+    assert any(line.split()[1] == "ready" for line in lines[1:])
+    [net] = [process for process in fleet.family() if "worker.device.server" in process.cmdline()]
+    net.suspend()
+    wait_until(lambda: fleet.command("check").returncode == 1, 20)
+    assert "its net process has been frozen" in fleet.command("check").stderr
+    net.resume()
+    wait_until(lambda: fleet.command("check").returncode == 0, 20)
+
+
+def test_revoked_and_expired_jobs_are_not_done(
+    start: Callable[..., Fleet], client: PoseClient, image: Path, queue: str
+) -> None:
+    message = {"image": str(image), "options": {"overlay": False}}
+    expired = client.app.send_task("pose.estimate", kwargs=message, queue=queue, expires=0.01)
+    time.sleep(0.1)
+    start().await_ready()
+    last: JobHandle = client.submit(image, overlay=False)
+    last.result(30)
+    assert expired.state == "REVOKED"
+
+
+def test_urgent_jobs_overtake(start: Callable[..., Fleet], client: PoseClient, image: Path, queue: str) -> None:
+    client.app.conf.broker_transport_options = {"priority_steps": list(range(10))}
+    message = {"image": str(image), "options": {"overlay": False}}
+    ids = [
+        client.app.send_task("pose.estimate", kwargs=message, queue=queue, priority=priority).id
+        for priority in (9, 5, 0)
+    ]
+    fleet = start(POSE_SLOTS=1)
+    wait_until(lambda: len(_succeeded(fleet.text())) == 3, 60)
+    assert re.findall(r"pose\.estimate\[([0-9a-f-]+)\] succeeded", fleet.text()) == ids[::-1]
