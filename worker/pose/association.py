@@ -23,7 +23,7 @@ import numpy as np
 
 from worker.pose.compiled import compiled
 from worker.pose.peaks import THRESHOLD
-from worker.pose.sampling import along
+from worker.pose.sampling import SAMPLES, along, at_peaks, certain_misses, somewhere
 
 #: Samples that must count, of sampling.SAMPLES: between peaks of THRESHOLD that begin a person, and to complete one.
 LEAST_SAMPLES, LEAST_WEAK_SAMPLES = 9, 7
@@ -120,9 +120,16 @@ def _strong(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float) -
             sure[part] += 1
     for limb in range(limbs.shape[0]):
         start, end, channel, joins_only = limbs[limb]
+        starts = at_peaks(pafs, channel, peaks, start, sure[start])
+        ends = at_peaks(pafs, channel, peaks, end, sure[end])
+        misses = np.empty((2, sure[end]), np.int8)
+        mask = somewhere(pafs, channel, sure[start] * sure[end])
         for a in range(sure[start]):
+            certain_misses(starts, a, ends, mask, SAMPLES - LEAST_SAMPLES, misses)
             for b in range(sure[end]):
-                score = along(pafs, channel, peaks[start, a], peaks[end, b], LEAST_SAMPLES, map_height)
+                if misses[1, b] > SAMPLES - LEAST_SAMPLES:
+                    continue
+                score = along(pafs, channel, starts, a, ends, b, misses[0, b], LEAST_SAMPLES, map_height)
                 if score > 0:
                     table, scores, ranks = _grown(table, scores, ranks, number)
                     table[number, 0], table[number, 1], table[number, 2] = limb, a, b
@@ -141,17 +148,24 @@ def _weak(
     number = 0
     for limb in range(limbs.shape[0]):
         start, end, channel, _ = limbs[limb]
+        starts = at_peaks(pafs, channel, peaks, start, counts[start])
+        ends = at_peaks(pafs, channel, peaks, end, counts[end])
+        misses = np.empty((2, counts[end]), np.int8)
+        mask = somewhere(pafs, channel, 0)  # nearly everyone is complete: few pairs are left
         for a in range(counts[start]):
             one = crowd.owners[start, a]
             if crowd.served[0, limb, a] or (one >= 0 and crowd.joints[one, end] >= 0):
                 continue
+            certain_misses(starts, a, ends, mask, SAMPLES - LEAST_WEAK_SAMPLES, misses)
             for b in range(counts[end]):
                 other = crowd.owners[end, b]
                 if crowd.served[1, limb, b] or (one < 0 and other < 0):
                     continue
                 if other >= 0 and crowd.joints[other, start] >= 0:
                     continue
-                score = along(pafs, channel, peaks[start, a], peaks[end, b], LEAST_WEAK_SAMPLES, map_height)
+                if misses[1, b] > SAMPLES - LEAST_WEAK_SAMPLES:
+                    continue
+                score = along(pafs, channel, starts, a, ends, b, misses[0, b], LEAST_WEAK_SAMPLES, map_height)
                 if score > LEAST_WEAK_SCORE:
                     table, scores, ranks = _grown(table, scores, ranks, number)
                     table[number, 0], table[number, 1], table[number, 2] = limb, a, b
