@@ -50,6 +50,9 @@ class NetPairBuilder:
 
         Args:
             manifest: what model.json says, except for the checksums, which are filled in.
+
+        Raises:
+            OSError: the disk is full, or something else than a directory is in the way.
         """
         directory = Path(directory)
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +76,8 @@ class NetPairBuilder:
                     os.fsync(file.fileno())
             # A directory cannot replace a full one in one step; an old net is moved aside first.
             if directory.exists():
+                if not directory.is_dir():
+                    raise NotADirectoryError(f"{directory} is no directory")
                 shutil.move(directory, Path(folder) / "old")
             fresh.replace(directory)
         return manifest

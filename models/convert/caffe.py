@@ -9,6 +9,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from models.catalog import Entry
+from models.convert.source import read_source
 from models.convert.weights import build_net
 from models.netpair import NetPairBuilder
 from models.proto import caffe_pb2
@@ -22,7 +23,7 @@ def convert(path: Path, entry: Entry) -> NetPairBuilder:
     """Read the weights in the .caffemodel at `path`; raises ModelError."""
     net = caffe_pb2.NetParameter()
     try:
-        net.ParseFromString(path.read_bytes())
+        net.ParseFromString(read_source(path))
     except DecodeError as exc:
         raise ModelError(f"{path} is truncated or not a .caffemodel ({exc}); fetch it again.") from exc
     weights: Dict[str, np.ndarray] = {}

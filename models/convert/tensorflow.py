@@ -1,8 +1,8 @@
 """TensorFlow frozen graphs of convolutional nets → Caffe2 NetDefs.
 
-Understands Conv2D, DepthwiseConv2dNative, BiasAdd, Relu, MaxPool, ConcatV2 and Identity in NHWC, with SAME or VALID
-padding. TensorFlow pads SAME so that the output has ``ceil(size / stride)`` pixels, the smaller half first; for sides
-that are multiples of the net's stride that is a constant: ``max(kernel - stride, 0)``.
+Understands Conv2D, DepthwiseConv2dNative, BiasAdd, Add, Relu, Relu6, MaxPool, ConcatV2 and Identity in NHWC, with SAME
+or VALID padding. TensorFlow pads SAME so that the output has ``ceil(size / stride)`` pixels, the smaller half first;
+for sides that are multiples of the net's stride that is a constant: ``max(kernel - stride, 0)``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from models.catalog import Entry
+from models.convert.source import read_source
 from models.netpair import NetPairBuilder
 from models.proto import tensorflow_pb2
 from worker.errors import ModelError
@@ -23,7 +24,7 @@ _FLOAT, _INT32 = 1, 3  # tensorflow.DataType
 
 def convert(path: Path, entry: Entry) -> NetPairBuilder:
     """Convert the frozen graph in the file at `path` to the net of `entry`; raises ModelError."""
-    return convert_graph(path.read_bytes(), entry.name, entry.input.blob, entry.output_blobs)
+    return convert_graph(read_source(path), entry.name, entry.input.blob, entry.output_blobs)
 
 
 def convert_graph(data: bytes, name: str, input_blob: str, output_blobs: Sequence[str]) -> NetPairBuilder:
@@ -76,7 +77,7 @@ class _Conversion:
                     raise ModelError(f"The graph of {self._name!r} has a cycle through node {name!r}.")
                 continue
             node = self._node(name)
-            sources = [_plain(s) for s in node.input if self._node(_plain(s)).op != "Const"]
+            sources = [_plain(s) for s in node.input if self._behind(s).op != "Const"]
             if ready:
                 waiting.discard(name)
                 self._done[name] = self._convert(node)
@@ -90,12 +91,23 @@ class _Conversion:
             raise ModelError(f"The graph of {self._name!r} has no node {name!r}; is it the right file?")
         return self._nodes[name]
 
+    def _behind(self, source: str) -> tensorflow_pb2.NodeDef:
+        """The node that makes `source`, seen through Identity: frozen variables are read by way of one."""
+        node, seen = self._node(_plain(source)), set()
+        while node.op == "Identity" and node.name not in seen:
+            seen.add(node.name)
+            node = self._node(_plain(node.input[0]))
+        return node
+
     def _convert(self, node: tensorflow_pb2.NodeDef) -> str:
         converters: Dict[str, Callable[[tensorflow_pb2.NodeDef], str]] = {
             "Conv2D": self._conv,
             "DepthwiseConv2dNative": self._conv,
+            "Add": self._sum,
+            "AddV2": self._sum,
             "BiasAdd": self._bias,
-            "Relu": self._relu,
+            "Relu": self._activation,
+            "Relu6": self._activation,
             "MaxPool": self._max_pool,
             "ConcatV2": self._concat,
             "Identity": lambda identity: self._done[_plain(identity.input[0])],
@@ -129,18 +141,25 @@ class _Conversion:
     def _bias(self, node: tensorflow_pb2.NodeDef) -> str:
         """Becomes the third input of the convolution before it, which must have no other reader."""
         source = self._blob(node, 0)
-        operator = self._builder.predict.op[-1]
-        if operator.type != "Conv" or list(operator.output) != [source] or len(operator.input) != 2:
-            operator = next((op for op in self._builder.predict.op if list(op.output) == [source]), operator)
-        if operator.type != "Conv" or list(operator.output) != [source] or self._consumers[_plain(node.input[0])] != 1:
+        operator = next((op for op in self._builder.predict.op if list(op.output) == [source]), None)
+        if operator is None or operator.type != "Conv" or self._consumers[_plain(node.input[0])] != 1:
             raise ModelError(
                 f"Node {node.name!r} of {self._name!r} adds a bias to no convolution, which is not supported."
             )
         operator.input.append(self._builder.parameter(f"{source}_b", self._constant(node.input[1])))
         return source
 
-    def _relu(self, node: tensorflow_pb2.NodeDef) -> str:
-        self._builder.add("Relu", [self._blob(node, 0)], [node.name])
+    def _sum(self, node: tensorflow_pb2.NodeDef) -> str:
+        if any(self._behind(source).op == "Const" for source in node.input):
+            raise ModelError(f"Node {node.name!r} of {self._name!r} adds a constant, which is not supported.")
+        self._builder.add("Sum", [self._blob(node, 0), self._blob(node, 1)], [node.name])
+        return str(node.name)
+
+    def _activation(self, node: tensorflow_pb2.NodeDef) -> str:
+        if node.op == "Relu6":
+            self._builder.add("Clip", [self._blob(node, 0)], [node.name], min=0.0, max=6.0)
+        else:
+            self._builder.add("Relu", [self._blob(node, 0)], [node.name])
         return str(node.name)
 
     def _max_pool(self, node: tensorflow_pb2.NodeDef) -> str:
@@ -161,7 +180,13 @@ class _Conversion:
     ) -> Dict[str, int]:
         stride_h, stride_w = strides[1:3]
         window = {"kernel_h": kernel[0], "kernel_w": kernel[1], "stride_h": stride_h, "stride_w": stride_w}
-        if node.attr["padding"].s == b"SAME":
+        padding = node.attr["padding"].s
+        if padding not in (b"SAME", b"VALID"):
+            raise ModelError(
+                f"Node {node.name!r} of {self._name!r} has the padding {padding.decode(errors='replace')}; only SAME "
+                "and VALID are supported."
+            )
+        if padding == b"SAME":
             rows, columns = max(kernel[0] - stride_h, 0), max(kernel[1] - stride_w, 0)
             top, left = rows // 2, columns // 2
             window.update(pad_t=top, pad_l=left, pad_b=rows - top, pad_r=columns - left)
@@ -171,9 +196,7 @@ class _Conversion:
         return self._done[_plain(node.input[index])]
 
     def _constant(self, source: str) -> np.ndarray:
-        node = self._node(_plain(source))
-        while node.op == "Identity":
-            node = self._node(_plain(node.input[0]))
+        node = self._behind(source)
         tensor = node.attr["value"].tensor
         if node.op != "Const" or tensor.dtype not in (_FLOAT, _INT32):
             raise ModelError(

@@ -119,6 +119,12 @@ def test_relu_and_sigmoid() -> None:
     _close(evaluate([("Sigmoid", ["x"], ["y"], {})], X)["y"], 1 / (1 + np.exp(-X.astype(np.float64))))
 
 
+def test_clip() -> None:
+    _close(evaluate([("Clip", ["x"], ["y"], {"min": -0.5, "max": 1.0})], X)["y"], np.clip(X, -0.5, 1))
+    _close(evaluate([("Clip", ["x"], ["y"], {"min": 0.0})], X)["y"], np.maximum(X, 0))
+    _close(evaluate([("Clip", ["x"], ["y"], {})], X)["y"], X)
+
+
 def test_relu_in_place_leaves_the_callers_array_alone() -> None:
     x = X.copy()
     found = evaluate([("Relu", ["x"], ["x"], {}), ("Copy", ["x"], ["y"], {})], x)["y"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib
 import pickle
 from pathlib import Path
 from typing import Any, Callable, Dict
@@ -215,6 +216,15 @@ def test_a_file_of_another_kind_is_one_clear_error(tmp_path: Path, ending: str, 
     with pytest.raises(ModelError, match=f"a.{ending}|cmu_coco"):
         convert(tmp_path / f"a.{ending}", "cmu_coco", tmp_path / "models", accept_licence=True)
     assert not (tmp_path / "models" / "cmu_coco").exists()
+
+
+@pytest.mark.parametrize("ending", ["caffemodel", "pb"])
+def test_three_gigabytes_are_refused_before_they_are_read(tmp_path: Path, ending: str) -> None:
+    with (tmp_path / f"a.{ending}").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(ModelError, match=f"a.{ending} is larger than 2147483647 bytes"):
+        find = importlib.import_module("models.convert." + ("caffe" if ending == "caffemodel" else "tensorflow"))
+        find.convert(tmp_path / f"a.{ending}", ENTRY)
 
 
 def test_the_wrong_file_under_a_known_name_is_refused(tmp_path: Path) -> None:

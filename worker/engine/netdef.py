@@ -31,6 +31,7 @@ _HINTS = frozenset(
 #: What can be executed: operator type → the arguments it may carry, and how many inputs it takes.
 OPERATORS: Dict[str, Tuple[FrozenSet[str], int, int]] = {
     "AveragePool": (_WINDOW | {"count_include_pad", "global_pooling", "legacy_pad"}, 1, 1),
+    "Clip": (frozenset({"min", "max"}), 1, 1),
     "Concat": (frozenset({"axis", "add_axis"}), 1, 1024),
     "Conv": (_WINDOW | {"group"}, 2, 3),
     "Copy": (frozenset(), 1, 1),

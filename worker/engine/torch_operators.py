@@ -215,6 +215,10 @@ def _require_test(args: Dict[str, Any]) -> None:
 
 _BUILDERS: Dict[str, Callable[[Dict[str, Any]], Call]] = {
     "AveragePool": _average_pool,
+    "Clip": lambda args: (
+        torch.clamp,
+        {"min": float(args.get("min", -float("inf"))), "max": float(args.get("max", float("inf")))},
+    ),
     "Concat": lambda args: (concat, {"axis": int(args.get("axis", 1)), "add": bool(args.get("add_axis", 0))}),
     "Conv": _conv,
     "Copy": lambda args: (same, {}),
