@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import importlib
 import pickle
 from pathlib import Path
 from typing import Any, Callable, Dict
@@ -14,7 +13,7 @@ import torch
 
 from models import cmu_coco
 from models.catalog import find_entry
-from models.convert import caffe, netdef, pickled, pytorch
+from models.convert import caffe, netdef, pickled, pytorch, tensorflow
 from models.convert.__main__ import convert
 from models.netpair import NetPairBuilder
 from models.proto import caffe_pb2, netdef_pb2
@@ -222,9 +221,9 @@ def test_a_file_of_another_kind_is_one_clear_error(tmp_path: Path, ending: str, 
 def test_three_gigabytes_are_refused_before_they_are_read(tmp_path: Path, ending: str) -> None:
     with (tmp_path / f"a.{ending}").open("wb") as file:
         file.truncate(3 << 30)
+    converter = {"caffemodel": caffe, "pb": tensorflow}[ending]
     with pytest.raises(ModelError, match=f"a.{ending} is larger than 2147483647 bytes"):
-        find = importlib.import_module("models.convert." + ("caffe" if ending == "caffemodel" else "tensorflow"))
-        find.convert(tmp_path / f"a.{ending}", ENTRY)
+        converter.convert(tmp_path / f"a.{ending}", ENTRY)
 
 
 def test_the_wrong_file_under_a_known_name_is_refused(tmp_path: Path) -> None:
