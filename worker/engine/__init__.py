@@ -23,7 +23,7 @@ def load(
     Args:
         device: ``cpu`` or ``cuda:<i>``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        engine: what executes it: ``torch``, or ``null``, which finds nobody.
+        engine: what executes it: ``torch``; ``caffe2``, where that is installed; or ``null``, which finds nobody.
         threads: CPU threads; None: one for each core.
 
     Raises:
@@ -39,7 +39,11 @@ def load(
         from worker.engine.null_engine import NullNet
 
         return NullNet(manifest, device=device, precision=precision)
-    raise ModelError(f"There is no engine {engine!r} in this installation; set POSE_ENGINE to torch.")
+    if engine == "caffe2":
+        from worker.engine.caffe2_engine import Caffe2Net
+
+        return Caffe2Net(manifest, device=device, precision=precision, threads=threads)
+    raise ModelError(f"There is no engine {engine!r}; set POSE_ENGINE to torch or caffe2.")
 
 
 __all__ = ["Manifest", "Maps", "Net", "load", "read_manifest"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Sequence, Tuple
+from typing import Mapping, Protocol, Sequence, Tuple
 
 import numpy as np
 
 from worker.engine.manifest import Manifest
+from worker.errors import ModelError
 
 #: Heatmaps float32 (N, 19, h, w) and part affinity fields float32 (N, 38, h, w).
 Maps = Tuple[np.ndarray, np.ndarray]
@@ -52,3 +53,41 @@ class Net(Protocol):
 
     def close(self) -> None:
         """Give the device's memory back; the net cannot be used afterwards."""
+
+
+def empty_maps(manifest: Manifest, count: int, sides: Sequence[int]) -> Maps:
+    """Unwritten maps for `count` frames of (height, width) `sides`."""
+    height, width = (side // manifest.input.stride for side in sides)
+    heatmaps, pafs = (
+        np.empty((count, spec.stop - spec.start, height, width), np.float32)
+        for spec in (manifest.heatmaps, manifest.pafs)
+    )
+    return heatmaps, pafs
+
+
+def check_sides(manifest: Manifest, sides: Sequence[int]) -> None:
+    """Raise ValueError unless (height, width) `sides` are what the net of `manifest` can be fed."""
+    stride = manifest.input.stride
+    if len(sides) != 2 or any(side < stride or side % stride for side in sides):
+        raise ValueError(f"expected sides that are multiples of {stride}, got {tuple(sides)}")
+
+
+def probe_side(manifest: Manifest) -> int:
+    """The side of the small image that outputs are checked with."""
+    return 8 * manifest.input.stride
+
+
+def check_outputs(manifest: Manifest, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Compare the shapes that output blobs have for a square image of :func:`probe_side` with the manifest.
+
+    Raises:
+        ModelError: an output has too few channels, or another stride than the one promised.
+    """
+    side = probe_side(manifest)
+    for spec in (manifest.heatmaps, manifest.pafs):
+        shape = tuple(shapes[spec.blob])
+        if len(shape) != 4 or shape[1] < spec.stop or shape[2:] != (8, 8):
+            raise ModelError(
+                f"The net {name!r} makes its output {spec.blob!r} in the shape {shape} of a {side}x{side} image, "
+                f"but its model.json promises {spec.stop} channels at stride {manifest.input.stride}; correct it."
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Set, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, Set, Tuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -111,18 +111,28 @@ def check_pair(
     """
     name = predict.name or "the net"
     parameters = _parameters(init, name)
-    known = set(parameters) | {input_blob}
-    later = {blob for op in predict.op for blob in op.output}
-    operators: List[Operator] = []
-    for definition in predict.op:
-        operator = _operator(definition, name)
-        _check_inputs(operator, known, later, name)
+    operators = [_operator(definition, name) for definition in predict.op]
+    check_blobs(name, operators, {*parameters, input_blob}, output_blobs)
+    return NetPair(name, tuple(operators), parameters, input_blob, output_blobs)
+
+
+def check_blobs(name: str, operators: Iterable[Operator], given: Set[str], output_blobs: Iterable[str]) -> None:
+    """Check that every operator's inputs are `given` or made before it, and that the outputs are made.
+
+    Raises:
+        ModelError: a blob is missing, or used before it is made; the message names the operator and the blob.
+    """
+    operators, known = list(operators), set(given)
+    later = {blob for operator in operators for blob in operator.outputs}
+    for operator in operators:
+        for blob in operator.inputs:
+            if blob not in known:
+                reason = "is made only later or in a cycle" if blob in later else "is made by nothing"
+                raise ModelError(f"The net {name!r} has an {operator.title} that needs blob {blob!r}, which {reason}.")
         known.update(operator.outputs)
-        operators.append(operator)
     for blob in output_blobs:
         if blob not in known:
             raise ModelError(f"The net {name!r} never makes its output blob {blob!r}; correct its model.json.")
-    return NetPair(name, tuple(operators), parameters, input_blob, output_blobs)
 
 
 def _parameters(init: netdef_pb2.NetDef, name: str) -> Dict[str, np.ndarray]:
@@ -171,14 +181,6 @@ def _operator(definition: netdef_pb2.OperatorDef, name: str) -> Operator:
             f"The net {name!r} has an {operator.title} in an order other than NCHW, which is not supported."
         )
     return operator
-
-
-def _check_inputs(operator: Operator, known: Set[str], later: Set[str], name: str) -> None:
-    for blob in operator.inputs:
-        if blob in known:
-            continue
-        reason = "is made only later or in a cycle" if blob in later else "is made by nothing"
-        raise ModelError(f"The net {name!r} has an {operator.title} that needs blob {blob!r}, which {reason}.")
 
 
 def arguments(definition: netdef_pb2.OperatorDef) -> Dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Sequence, Tuple
 import numpy as np
 
 from worker.engine.manifest import Manifest
-from worker.engine.net import Maps
+from worker.engine.net import Maps, empty_maps
 
 #: Milliseconds that each pass and each frame in it take, e.g. ``1.5+3``; read from the environment of the process.
 VARIABLE = "NULL_NET_MS"
@@ -25,7 +25,7 @@ class NullNet:
 
     def __call__(self, frames: np.ndarray) -> Maps:
         """Zeros for the frames."""
-        maps = self._empty(len(frames), frames.shape[1:3])
+        maps = empty_maps(self.manifest, len(frames), frames.shape[1:3])
         self.fill([frames], [maps])
         return maps
 
@@ -38,18 +38,13 @@ class NullNet:
 
     def run(self, batch: np.ndarray) -> Maps:
         """Zeros for a normalised batch."""
-        return self._empty(len(batch), batch.shape[2:4])
+        maps = empty_maps(self.manifest, len(batch), batch.shape[2:4])
+        for array in maps:
+            array[...] = 0
+        return maps
 
     def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
         """Nothing to warm."""
 
     def close(self) -> None:
         """Nothing to close."""
-
-    def _empty(self, count: int, sides: Sequence[int]) -> Maps:
-        stride = self.manifest.input.stride
-        heatmaps, pafs = (
-            np.zeros((count, spec.stop - spec.start, sides[0] // stride, sides[1] // stride), np.float32)
-            for spec in (self.manifest.heatmaps, self.manifest.pafs)
-        )
-        return heatmaps, pafs

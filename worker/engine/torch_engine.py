@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 
-from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest, OutputSpec
-from worker.engine.net import Maps
+from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest
+from worker.engine.net import Maps, check_outputs, check_sides, empty_maps, probe_side
 from worker.engine.netdef import NetPair, check_pair, read_net
 from worker.engine.torch_graph import build_graph, check_shapes
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
@@ -38,7 +38,10 @@ class TorchNet:
         self._dtype = _DTYPES[precision]
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         net = _read(manifest)
-        _check_outputs(manifest, net)
+        side = probe_side(manifest)
+        shapes = check_shapes(net, side, side)
+        if shapes:
+            check_outputs(manifest, net.name, dict(zip(net.output_blobs, shapes)))
         self._blobs = net.output_blobs
         self._module: Any = build_graph(net).to(device=device, dtype=self._dtype)
         spec = manifest.input
@@ -47,13 +50,13 @@ class TorchNet:
 
     def __call__(self, frames: np.ndarray) -> Maps:
         """Run padded uint8 frames (N, H, W, 3), BGR."""
-        maps = self._empty(len(frames), frames.shape[1:3])
+        maps = empty_maps(self.manifest, len(frames), frames.shape[1:3])
         self.fill([frames], [maps])
         return maps
 
     def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
         """Run padded uint8 frames in one pass and write their maps where they are wanted."""
-        self._check_sides(frames[0].shape[1:3])
+        check_sides(self.manifest, frames[0].shape[1:3])
         with torch.inference_mode(), _device_errors(self.device, frames[0].shape):
             pieces = [_tensor(piece).to(self.device) for piece in frames]
             # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
@@ -63,8 +66,8 @@ class TorchNet:
 
     def run(self, batch: np.ndarray) -> Maps:
         """Run a normalised float32 batch (N, 3, H, W)."""
-        self._check_sides(batch.shape[2:4])
-        maps = self._empty(len(batch), batch.shape[2:4])
+        check_sides(self.manifest, batch.shape[2:4])
+        maps = empty_maps(self.manifest, len(batch), batch.shape[2:4])
         with torch.inference_mode(), _device_errors(self.device, batch.shape):
             self._forward(torch.from_numpy(np.ascontiguousarray(batch)).to(self.device), [maps])
         return maps
@@ -91,19 +94,6 @@ class TorchNet:
                 torch.from_numpy(target).copy_(blobs[spec.blob][first:last, spec.start : spec.stop])
             first = last
 
-    def _empty(self, count: int, sides: Sequence[int]) -> Maps:
-        stride = self.manifest.input.stride
-        heatmaps, pafs = (
-            np.empty((count, spec.stop - spec.start, sides[0] // stride, sides[1] // stride), np.float32)
-            for spec in (self.manifest.heatmaps, self.manifest.pafs)
-        )
-        return heatmaps, pafs
-
-    def _check_sides(self, sides: Sequence[int]) -> None:
-        stride = self.manifest.input.stride
-        if len(sides) != 2 or any(side < stride or side % stride for side in sides):
-            raise ValueError(f"expected sides that are multiples of {stride}, got {tuple(sides)}")
-
 
 def _tensor(pixels: np.ndarray) -> torch.Tensor:
     """A tensor on the array's own memory; of a read-only array PyTorch warns, and gets a copy."""
@@ -115,20 +105,6 @@ def _read(manifest: Manifest) -> NetPair:
     init = read_net(manifest.directory / INIT_NET)
     blobs = tuple(dict.fromkeys((manifest.heatmaps.blob, manifest.pafs.blob)))
     return check_pair(predict, init, manifest.input.blob, blobs)
-
-
-def _check_outputs(manifest: Manifest, net: NetPair) -> None:
-    """Compare the outputs' shapes with what the manifest promises, for a small image."""
-    side = 8 * manifest.input.stride
-    shapes = dict(zip(net.output_blobs, check_shapes(net, side, side)))
-    specs: List[OutputSpec] = [manifest.heatmaps, manifest.pafs] if shapes else []
-    for spec in specs:
-        shape = shapes[spec.blob]
-        if len(shape) != 4 or shape[1] < spec.stop or shape[2:] != (8, 8):
-            raise ModelError(
-                f"The net {net.name!r} makes its output {spec.blob!r} in the shape {shape} of a {side}x{side} image, "
-                f"but its model.json promises {spec.stop} channels at stride {manifest.input.stride}; correct it."
-            )
 
 
 class _device_errors:  # noqa: N801 - used like a function
