@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Dict, Tuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from models.catalog import Entry
 from models.convert.source import read_source
 from models.convert.weights import build_net
 from models.netpair import NetPairBuilder
 from models.proto import caffe_pb2
+from models.proto.parse import parse
 from worker.errors import ModelError
 
 #: A layer's blobs in their order: weights, then bias.
@@ -23,8 +23,8 @@ def convert(path: Path, entry: Entry) -> NetPairBuilder:
     """Read the weights in the .caffemodel at `path`; raises ModelError."""
     net = caffe_pb2.NetParameter()
     try:
-        net.ParseFromString(read_source(path))
-    except DecodeError as exc:
+        parse(net, read_source(path))
+    except ValueError as exc:
         raise ModelError(f"{path} is truncated or not a .caffemodel ({exc}); fetch it again.") from exc
     weights: Dict[str, np.ndarray] = {}
     for layer in [*net.layer, *net.layers]:

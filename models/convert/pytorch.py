@@ -24,6 +24,11 @@ def convert(path: Path, entry: Entry) -> NetPairBuilder:
     """Read the weights in the state dict at `path`; raises ModelError."""
     import torch
 
+    if not hasattr(torch.serialization, "add_safe_globals"):
+        raise ModelError(
+            f"{path} cannot be read safely with torch {torch.__version__}; convert it with torch 2, on Python 3.10 or "
+            "later, and copy the net's folder."
+        )
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as exc:

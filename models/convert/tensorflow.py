@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from models.catalog import Entry
 from models.convert.source import read_source
 from models.netpair import NetPairBuilder
 from models.proto import tensorflow_pb2
+from models.proto.parse import parse
 from worker.errors import ModelError
 
 _FLOAT, _INT32 = 1, 3  # tensorflow.DataType
@@ -40,8 +40,8 @@ def convert_graph(data: bytes, name: str, input_blob: str, output_blobs: Sequenc
     """
     graph = tensorflow_pb2.GraphDef()
     try:
-        graph.ParseFromString(data)
-    except DecodeError as exc:
+        parse(graph, data)
+    except ValueError as exc:
         raise ModelError(f"The file for {name!r} is truncated or not a TensorFlow graph ({exc}).") from exc
     try:
         return _Conversion(graph, name, input_blob).run(output_blobs)

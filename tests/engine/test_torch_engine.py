@@ -7,6 +7,7 @@ from typing import Any, Dict
 
 import numpy as np
 import pytest
+import torch
 
 from tests.engine import by_hand
 from tests.engine.nets import pose_parameters, write_pose_net
@@ -81,8 +82,6 @@ def test_sides_must_be_multiples_of_the_stride(shape: Any, tmp_path: Path) -> No
 
 
 def test_warm_rounds_up_and_threads_are_set(tmp_path: Path) -> None:
-    import torch
-
     before = torch.get_num_threads()
     try:
         net = load(write_pose_net(tmp_path / "small"), threads=1)
@@ -93,6 +92,7 @@ def test_warm_rounds_up_and_threads_are_set(tmp_path: Path) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="this torch has no such convolutions on a CPU")
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
 def test_lower_precisions_stay_near(precision: str, tolerance: float, tmp_path: Path) -> None:
     directory = write_pose_net(tmp_path / "small", mean=(128.0, 128.0, 128.0), scale=1 / 255)

@@ -32,6 +32,7 @@ class Handler(BaseHTTPRequestHandler):
         """Send a whole answer; `length`: what Content-Length says where that is not the truth."""
         self.send_response(status)
         self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.send_header("Connection", "close")
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()

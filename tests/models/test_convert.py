@@ -71,6 +71,11 @@ def _write_caffemodel(weights: Weights, path: Path, old: bool = False) -> None:
     path.write_bytes(net.SerializeToString())
 
 
+needs_safe_load = pytest.mark.skipif(
+    not hasattr(torch.serialization, "add_safe_globals"), reason="this torch cannot read files safely"
+)
+
+
 def _write_state_dict(weights: Weights, path: Path, prefix: str = "") -> None:
     keys = {"w": "weight", "b": "bias"}
     torch.save({f"{prefix}{b[:-2]}.{keys[b[-1]]}": torch.from_numpy(v) for b, v in weights.items()}, path)
@@ -81,6 +86,7 @@ def test_caffemodel_gives_the_same_bytes(weights: Weights, expected: bytes, tmp_
     assert _init_bytes(caffe.convert(tmp_path / "a.caffemodel", ENTRY)) == expected
 
 
+@needs_safe_load
 @pytest.mark.parametrize("prefix", ["", "model1_1."])
 def test_state_dict_gives_the_same_bytes(weights: Weights, expected: bytes, tmp_path: Path, prefix: str) -> None:
     _write_state_dict(weights, tmp_path / "a.pth", prefix)
@@ -168,6 +174,7 @@ def test_hostile_pickle_is_refused_and_runs_nothing(make: Callable[[str], Any], 
     assert not canary.exists()
 
 
+@needs_safe_load
 def test_hostile_state_dict_is_refused_and_runs_nothing(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     torch.save({"conv1_1.weight": _touch(str(canary))}, tmp_path / "a.pth")
@@ -182,6 +189,7 @@ def test_unknown_blobs_of_a_pickle_are_reported(weights: Weights, expected: byte
     assert "1 blobs that cmu_coco does not: fc1000_w" in caplog.text
 
 
+@needs_safe_load
 @pytest.mark.parametrize(
     ("change", "message"),
     [

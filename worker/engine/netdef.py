@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Dict, FrozenSet, Iterable, Set, Tuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from models.proto import netdef_pb2
+from models.proto.parse import parse
 from worker.engine.fillers import FILLERS, fill
 from worker.errors import ModelError
 
@@ -88,8 +88,8 @@ def read_net(path: Path) -> netdef_pb2.NetDef:
         raise ModelError(f"{path} cannot be read ({exc.strerror}); fetch or convert the net again.") from exc
     net = netdef_pb2.NetDef()
     try:
-        net.ParseFromString(data)
-    except DecodeError as exc:
+        parse(net, data)
+    except ValueError as exc:
         raise ModelError(
             f"{path} is truncated or not a Caffe2 NetDef ({exc}); fetch or convert the net again."
         ) from exc

@@ -11,9 +11,12 @@ import torch
 from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest
 from worker.engine.net import Maps, check_outputs, check_sides, empty_maps, probe_side
 from worker.engine.netdef import NetPair, check_pair, read_net
-from worker.engine.torch_graph import build_graph, check_shapes
+from worker.engine.shapes import check_shapes
+from worker.engine.torch_graph import build_graph
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
+#: How PyTorch says that memory is short, on a GPU and on a CPU.
+_NO_MEMORY = ("out of memory", "can't allocate memory")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,12 +41,12 @@ class TorchNet:
         self._dtype = _DTYPES[precision]
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         net = _read(manifest)
+        self._blobs = net.output_blobs
         side = probe_side(manifest)
         shapes = check_shapes(net, side, side)
-        if shapes:
-            check_outputs(manifest, net.name, dict(zip(net.output_blobs, shapes)))
-        self._blobs = net.output_blobs
         self._module: Any = build_graph(net).to(device=device, dtype=self._dtype)
+        if shapes:
+            check_outputs(manifest, net.name, shapes)
         spec = manifest.input
         self._mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
         self._scale, self._flip = spec.scale, spec.channel_order == "RGB"
@@ -117,7 +120,7 @@ class _device_errors:  # noqa: N801 - used like a function
         return None
 
     def __exit__(self, kind: Any, exc: Any, traceback: Any) -> None:
-        if isinstance(exc, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(exc):
+        if isinstance(exc, MemoryError) or any(words in str(exc) for words in _NO_MEMORY):
             raise DeviceOutOfMemory(
                 f"A batch of shape {self._shape} does not fit into the memory of {self._device}; "
                 "lower target_height or set max_width."

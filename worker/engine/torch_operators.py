@@ -3,59 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Sequence, Tuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from worker.engine.netdef import Operator
+from worker.engine.netdef import NetPair, Operator
+from worker.engine.window import Pads, Pair, conv_window, pool_window
 
 #: A function of the operator's input tensors, and constants baked in by keyword.
 Call = Tuple[Callable[..., Any], Dict[str, Any]]
-#: Top, left, bottom, right.
-Pads = Tuple[int, int, int, int]
 
 
-def call_for(operator: Operator) -> Call:
-    """The function that computes `operator`, with its arguments.
+def call_for(operator: Operator, net: NetPair) -> Call:
+    """The function that computes `operator` of `net`, with its arguments.
 
     Raises:
         ValueError: an argument has a value that is not supported, in words that end a sentence about the operator.
     """
+    if operator.type == "Conv":
+        rows, columns = _parameter(net, operator).shape[2:]
+        return _conv(operator.args, (rows, columns))
+    if operator.type == "Reshape" and len(operator.inputs) == 2:
+        return _reshape({"shape": _parameter(net, operator)})
     return _BUILDERS[operator.type](operator.args)
 
 
-def _pair(args: Dict[str, Any], name: str, default: int) -> Tuple[int, int]:
-    """Rows and columns of a kernel, stride or dilation."""
-    if f"{name}s" in args:
-        values = _ints(args, f"{name}s", 2)
-        found = values[0], values[1]
-    else:
-        both = int(args.get(name, default))
-        found = int(args.get(f"{name}_h", both)), int(args.get(f"{name}_w", both))
-    if min(found) < 1:
-        raise ValueError(f"has the {name} {found[0]}x{found[1]}; it needs at least 1x1")
-    return found
-
-
-def _pads(args: Dict[str, Any]) -> Pads:
-    """Top, left, bottom, right."""
-    if "pads" in args:
-        found = _ints(args, "pads", 4)
-    else:
-        every = int(args.get("pad", 0))
-        found = [int(args.get(f"pad_{side}", every)) for side in "tlbr"]
-    if min(found) < 0:
-        raise ValueError(f"has the pads {found}, of which none may be negative")
-    return found[0], found[1], found[2], found[3]
-
-
-def _ints(args: Dict[str, Any], name: str, count: int) -> List[int]:
-    values = [int(value) for value in np.atleast_1d(args[name])]
-    if len(values) != count:
-        raise ValueError(f"has {len(values)} {name}; it needs {count}")
-    return values
+def _parameter(net: NetPair, operator: Operator) -> np.ndarray:
+    blob = operator.inputs[1]
+    if blob not in net.parameters:
+        raise ValueError(f"needs blob {blob!r} to be a parameter")
+    return net.parameters[blob]
 
 
 def _padded(x: torch.Tensor, pads: Pads, value: float) -> torch.Tensor:
@@ -86,15 +65,11 @@ def conv(
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-def _conv(args: Dict[str, Any]) -> Call:
-    padding, extra = _split_pads(_pads(args))
-    return conv, {
-        "stride": _pair(args, "stride", 1),
-        "padding": padding,
-        "extra": extra,
-        "dilation": _pair(args, "dilation", 1),
-        "groups": int(args.get("group", 1)),
-    }
+def _conv(args: Dict[str, Any], kernel: Pair) -> Call:
+    window = conv_window(args, kernel)
+    padding, extra = _split_pads(window.pads)
+    constants = {"stride": window.stride, "padding": padding, "extra": extra, "dilation": window.dilation}
+    return conv, {**constants, "groups": int(args.get("group", 1))}
 
 
 def max_pool(x: torch.Tensor, *, kernel: Any, stride: Any, padding: Any, extra: Pads, ceil: bool) -> torch.Tensor:
@@ -117,36 +92,25 @@ def average_pool(
     return sums / F.avg_pool2d(_padded(ones, extra, 0.0), kernel, stride, padding, ceil, divisor_override=1)
 
 
-def _pool_window(args: Dict[str, Any]) -> Dict[str, Any]:
-    legacy = int(args.get("legacy_pad", 0))
-    if legacy not in (0, 3):
-        raise ValueError("has a legacy_pad other than 0 (none) and 3 (as in Caffe), which is not supported")
-    if _pair(args, "dilation", 1) != (1, 1):
-        raise ValueError("has a dilation, which pooling does not support")
-    kernel, pads = _pair(args, "kernel", 0), _pads(args)
-    if legacy:  # Caffe knows one pad for both ends
-        pads = (pads[0], pads[1], pads[0], pads[1])
-    if max(pads[0], pads[2]) >= kernel[0] or max(pads[1], pads[3]) >= kernel[1]:
-        raise ValueError(f"has the pads {list(pads)}, which are not smaller than its kernel")
-    padding, extra = _split_pads(pads)
-    if 2 * padding[0] > kernel[0] or 2 * padding[1] > kernel[1]:  # more than the kernels themselves pad
-        if legacy:
-            raise ValueError("has a pad of more than half its kernel with a legacy_pad, which is not supported")
-        padding, extra = (0, 0), pads
-    stride = _pair(args, "stride", 1)
-    return {"kernel": kernel, "stride": stride, "padding": padding, "extra": extra, "ceil": bool(legacy)}
+def _pool(args: Dict[str, Any]) -> Dict[str, Any]:
+    window = pool_window(args)
+    padding, extra = _split_pads(window.pads)
+    if 2 * padding[0] > window.kernel[0] or 2 * padding[1] > window.kernel[1]:  # more than the kernels themselves pad
+        padding, extra = (0, 0), window.pads
+    constants = {"kernel": window.kernel, "stride": window.stride, "padding": padding, "extra": extra}
+    return {**constants, "ceil": window.ceil}
 
 
 def _max_pool(args: Dict[str, Any]) -> Call:
     if args.get("global_pooling"):
         return torch.amax, {"dim": (2, 3), "keepdim": True}
-    return max_pool, _pool_window(args)
+    return max_pool, _pool(args)
 
 
 def _average_pool(args: Dict[str, Any]) -> Call:
     if args.get("global_pooling"):
         return torch.mean, {"dim": (2, 3), "keepdim": True}
-    return average_pool, {**_pool_window(args), "count_padding": bool(args.get("count_include_pad", 0))}
+    return average_pool, {**_pool(args), "count_padding": bool(args.get("count_include_pad", 0))}
 
 
 def concat(*tensors: torch.Tensor, axis: int, add: bool) -> torch.Tensor:
@@ -155,10 +119,8 @@ def concat(*tensors: torch.Tensor, axis: int, add: bool) -> torch.Tensor:
 
 
 def sum_of(first: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-    """The elementwise sum; shapes must be equal, as in Caffe2."""
+    """The elementwise sum."""
     for other in rest:
-        if other.shape != first.shape:
-            raise ValueError(f"cannot add {tuple(other.shape)} to {tuple(first.shape)}")
         first = first + other
     return first
 
@@ -220,7 +182,6 @@ _BUILDERS: Dict[str, Callable[[Dict[str, Any]], Call]] = {
         {"min": float(args.get("min", -float("inf"))), "max": float(args.get("max", float("inf")))},
     ),
     "Concat": lambda args: (concat, {"axis": int(args.get("axis", 1)), "add": bool(args.get("add_axis", 0))}),
-    "Conv": _conv,
     "Copy": lambda args: (same, {}),
     "Dropout": _dropout,
     "FC": lambda args: (
