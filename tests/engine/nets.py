@@ -11,6 +11,7 @@ import torch
 from models.proto import netdef_pb2
 from worker.engine.manifest import InputSpec, Manifest, OutputSpec
 from worker.engine.netdef import NetPair, check_pair, read_net
+from worker.engine.passes import single_assignment
 from worker.engine.torch_graph import build_graph
 
 #: An operator: type, inputs, outputs, arguments.
@@ -72,7 +73,7 @@ def evaluate(
     outputs: Sequence[str] = ("y",),
 ) -> Dict[str, np.ndarray]:
     """Run the net on `x` and return its output blobs."""
-    module = build_graph(checked(operators, parameters, outputs))
+    module = build_graph(single_assignment(checked(operators, parameters, outputs)))
     with torch.inference_mode():
         found = module(torch.from_numpy(x))
     return {blob: tensor.numpy() for blob, tensor in zip(outputs, found)}

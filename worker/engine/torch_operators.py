@@ -58,11 +58,33 @@ def conv(
     extra: Pads,
     dilation: Tuple[int, int],
     groups: int,
+    relu: bool = False,
 ) -> torch.Tensor:
-    """Convolution; `extra` is the padding that is not the same on both sides."""
+    """Convolution, and Relu after it if wanted; `extra` is the padding that is not the same on both sides."""
     if any(extra):
         x = _padded(x, extra, 0.0)
-    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    made = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return F.relu_(made) if relu else made
+
+
+def packed_conv(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: Any = None,
+    *,
+    stride: Tuple[int, int],
+    padding: Tuple[int, int],
+    extra: Pads,
+    dilation: Tuple[int, int],
+    groups: int,
+    relu: bool,
+) -> torch.Tensor:
+    """As :func:`conv`, with Relu in the same pass, by oneDNN on a CPU; the weights are in its own memory order."""
+    if any(extra):
+        x = _padded(x, extra, 0.0)
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, stride, dilation, groups, "relu" if relu else "none", [], ""
+    )
 
 
 def _conv(args: Dict[str, Any], kernel: Pair) -> Call:

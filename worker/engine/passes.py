@@ -1,0 +1,181 @@
+"""Rewrites of a checked net that leave its outputs as they are, but for the last bits.
+
+They work on operators and parameters alone, so every engine may use them. Kept are those that pay in
+benchmarks/engine.py; docs/models.md says what each brings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Callable, Dict, List, Optional, Set, Tuple
+
+import numpy as np
+
+from worker.engine.netdef import NetPair, Operator
+
+#: Operators that give their first input back.
+_IDENTITIES = frozenset({"Copy", "Dropout"})
+
+
+def optimise(net: NetPair) -> NetPair:
+    """All rewrites, in the order in which they make room for each other."""
+    for rewrite in (single_assignment, drop_identities, fold_batch_norms, fold_scalings):
+        net = rewrite(net)
+    return net
+
+
+def single_assignment(net: NetPair) -> NetPair:
+    """Give each blob one writer: a blob that is written again (in place, or by memonger) gets a new name.
+
+    Output blobs keep the name that model.json knows, which is then the name of what was written last.
+    """
+    last = {operator.outputs[0]: place for place, operator in enumerate(net.operators) if operator.type != "Free"}
+    current: Dict[str, str] = {}
+    given = {net.input_blob, *net.parameters}
+    taken = given | set(last)
+    operators: List[Operator] = []
+    for place, operator in enumerate(net.operators):
+        if operator.type == "Free":
+            continue  # whoever executes the net releases by lifetimes
+        inputs = tuple(current.get(blob, blob) for blob in operator.inputs)
+        blob = operator.outputs[0]
+        name = blob
+        if blob in given or last[blob] != place:
+            name = _fresh(f"{blob}#{place}", taken)
+        current[blob] = name
+        operators.append(replace(operator, inputs=inputs, outputs=(name,)))
+    outputs = tuple(current.get(blob, blob) for blob in net.output_blobs)
+    return replace(net, operators=tuple(operators), output_blobs=outputs)
+
+
+def drop_identities(net: NetPair) -> NetPair:
+    """Leave out Copy and Dropout; their readers read what they read. One that makes an output stays."""
+    behind: Dict[str, str] = {}
+    operators: List[Operator] = []
+    for operator in net.operators:
+        inputs = tuple(behind.get(blob, blob) for blob in operator.inputs)
+        training = operator.type == "Dropout" and not operator.args.get("is_test")
+        if operator.type in _IDENTITIES and not training and operator.outputs[0] not in net.output_blobs:
+            behind[operator.outputs[0]] = inputs[0]
+        else:
+            operators.append(replace(operator, inputs=inputs))
+    return replace(net, operators=tuple(operators))
+
+
+def fold_batch_norms(net: NetPair) -> NetPair:
+    """A SpatialBN after a convolution scales its weights and shifts its bias."""
+
+    def fold(first: Operator, second: Operator, parameters: Dict[str, np.ndarray]) -> Optional[Operator]:
+        if second.type != "SpatialBN" or not second.args.get("is_test"):
+            return None
+        if any(blob not in parameters for blob in second.inputs[1:]):
+            return None
+        scale, shift, mean, variance = (parameters[blob].astype(np.float64) for blob in second.inputs[1:])
+        factor = scale / np.sqrt(variance + float(second.args.get("epsilon", 1e-5)))
+        weight, bias = _weights(first, parameters)
+        return _convolution(
+            first,
+            second.outputs[0],
+            parameters,
+            weight * factor[:, None, None, None],
+            (bias - mean) * factor + shift,
+        )
+
+    return _merge_pairs(net, fold)
+
+
+def fold_scalings(net: NetPair) -> NetPair:
+    """A 1×1 depthwise convolution only scales and shifts channels: the pointwise one after it does that as well.
+
+    The second may not pad, for what the first shifts would be missing in the padding; without a bias in the first it
+    may.
+    """
+
+    def fold(first: Operator, second: Operator, parameters: Dict[str, np.ndarray]) -> Optional[Operator]:
+        if not _is_scaling(first, parameters) or not _is_plain(second, parameters):
+            return None
+        if int(second.args.get("group", 1)) != 1:
+            return None
+        factor, shift = (values.reshape(-1) for values in _weights(first, parameters))
+        weight, bias = _weights(second, parameters)
+        if shift.any() and weight.shape[2:] != (1, 1):
+            return None
+        return _convolution(
+            replace(second, inputs=(first.inputs[0], *second.inputs[1:])),
+            second.outputs[0],
+            parameters,
+            weight * factor[None, :, None, None],
+            bias + weight.sum((2, 3)) @ shift,
+        )
+
+    return _merge_pairs(net, fold)
+
+
+#: Makes one convolution of a convolution and the only reader of its result, or None.
+Fold = Callable[[Operator, Operator, Dict[str, np.ndarray]], Optional[Operator]]
+
+
+def _merge_pairs(net: NetPair, fold: Fold) -> NetPair:
+    parameters = dict(net.parameters)
+    readers = Counter(blob for operator in net.operators for blob in operator.inputs)
+    readers.update(net.output_blobs)
+    makers: Dict[str, int] = {}
+    operators: List[Optional[Operator]] = []
+    for operator in net.operators:
+        place = makers.get(operator.inputs[0]) if operator.inputs else None
+        first = operators[place] if place is not None else None
+        merged = None
+        if first is not None and _is_plain(first, parameters) and readers[first.outputs[0]] == 1:
+            merged = fold(first, operator, parameters)
+        if merged is not None and place is not None:
+            operators[place] = None
+        makers[operator.outputs[0]] = len(operators)
+        operators.append(merged or operator)
+    kept = tuple(operator for operator in operators if operator is not None)
+    used = {blob for operator in kept for blob in operator.inputs} | set(net.output_blobs)
+    parameters = {blob: values for blob, values in parameters.items() if blob in used}
+    return replace(net, operators=kept, parameters=parameters)
+
+
+def _is_plain(operator: Operator, parameters: Dict[str, np.ndarray]) -> bool:
+    return operator.type == "Conv" and all(blob in parameters for blob in operator.inputs[1:])
+
+
+def _weights(operator: Operator, parameters: Dict[str, np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
+    """Weights and bias in double precision; no bias is one of zeros."""
+    weight = parameters[operator.inputs[1]].astype(np.float64)
+    bias = parameters[operator.inputs[2]].astype(np.float64) if len(operator.inputs) > 2 else np.zeros(len(weight))
+    return weight, bias
+
+
+def _is_scaling(operator: Operator, parameters: Dict[str, np.ndarray]) -> bool:
+    """Whether a convolution is 1×1, has one weight for each channel, and looks at every pixel once."""
+    shape, args = parameters[operator.inputs[1]].shape, operator.args
+    geometry = [np.max(value) for name, value in args.items() if name.startswith("stride")]
+    padding = [np.max(value) for name, value in args.items() if name.startswith("pad")]
+    return (
+        shape[1:] == (1, 1, 1)
+        and int(args.get("group", 1)) == shape[0]
+        and max(geometry, default=1) == 1
+        and max(padding, default=0) == 0
+    )
+
+
+def _convolution(
+    like: Operator, output: str, parameters: Dict[str, np.ndarray], weight: np.ndarray, bias: np.ndarray
+) -> Operator:
+    """A convolution as `like`, of new weights, which become parameters of their own."""
+    taken = set(parameters)
+    names = [_fresh(f"{output}#{kind}", taken) for kind in "wb"]
+    values = weight.astype(np.float32), bias.astype(np.float32)
+    given = len(like.inputs) > 2 or bias.any()
+    parameters.update(zip(names, values if given else values[:1]))
+    return replace(like, inputs=(like.inputs[0], *(names if given else names[:1])), outputs=(output,))
+
+
+def _fresh(name: str, taken: Set[str]) -> str:
+    while name in taken:
+        name += "'"
+    taken.add(name)
+    return name
