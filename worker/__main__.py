@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any, Dict, Iterator, Optional, Tuple
 
 import click
 from tqdm import tqdm
 
+from worker.contract import PRESETS
 from worker.errors import PoseError, SettingsError
+from worker.evaluate import evaluate
+from worker.processes import interruptible
 from worker.settings import settings
 
 #: What directories are searched for.
@@ -72,13 +73,17 @@ def status(watch: bool) -> None:
         time.sleep(1)
 
 
+main.add_command(evaluate)
+
+
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
 @click.option("--ext", default=EXTENSIONS, show_default=True, help="File extensions to look for in directories.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="out", show_default=True)
-@click.option("--target-height", type=int, default=368, show_default=True, help="Height of the net's input.")
-@click.option("--scales", default="1", show_default=True, help="Factors on the height, e.g. 1,0.5.")
-@click.option("--merge", type=click.Choice(["avg", "max"]), default="avg", show_default=True)
+@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Options by name; the options below override it.")
+@click.option("--target-height", type=int, help="Height of the net's input.  [default: 368]")
+@click.option("--scales", help="Factors on the height, e.g. 1,0.5.  [default: 1]")
+@click.option("--merge", type=click.Choice(["avg", "max"]), help="How maps of several scales are merged.")
 @click.option("--no-overlay", is_flag=True, help="Write keypoints only.")
 @click.option("--local", is_flag=True, help="Run a Redis and a worker here for the duration.")
 @click.option("--timeout", type=float, default=600, show_default=True, help="Seconds to wait without any answer.")
@@ -86,9 +91,10 @@ def submit(
     paths: Tuple[str, ...],
     ext: str,
     out: Path,
-    target_height: int,
-    scales: str,
-    merge: str,
+    preset: Optional[str],
+    target_height: Optional[int],
+    scales: Optional[str],
+    merge: Optional[str],
     no_overlay: bool,
     local: bool,
     timeout: float,
@@ -101,13 +107,15 @@ def submit(
     """
     from worker.submission import failure_table, find_images
 
-    options = {
+    given = {
+        "preset": preset,
         "target_height": target_height,
-        "scales": _numbers(scales),
+        "scales": None if scales is None else _numbers(scales),
         "merge": merge,
         "overlay": not no_overlay,
     }
-    with _interruptible(), _batch(local, out, options, timeout) as batch, _progress() as progress:
+    options = {name: value for name, value in given.items() if value is not None}
+    with interruptible(), _batch(local, out, options, timeout) as batch, _progress() as progress:
         tally = batch.run(find_images(paths, ext.split(",")), progress)
     click.echo(f"{tally.done} images, {tally.people} people, {len(tally.failures)} failed; written to {out}/")
     if tally.failures:
@@ -155,21 +163,6 @@ def _progress() -> Iterator[Any]:
             bar.update()
 
         yield show
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into the exception that Ctrl-C raises, so that children are always stopped."""
-
-    def interrupt(signum: int, _: Optional[FrameType]) -> None:
-        # One is enough: a second signal must not interrupt the cleaning up.
-        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(other, signal.SIG_IGN)
-        raise SystemExit(128 + signum)
-
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, interrupt)
-    yield
 
 
 def run() -> None:

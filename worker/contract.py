@@ -23,6 +23,13 @@ MAX_IMAGE_CHARS = 4096
 
 Keypoint = Optional[Tuple[float, float, float]]
 
+#: What the presets stand for; docs/accuracy.md has their accuracy and time.
+PRESETS: Dict[str, Dict[str, Any]] = {
+    "fast": {"target_height": 240},
+    "balanced": {"target_height": 368},
+    "accurate": {"target_height": 368, "scales": (1.0, 1.5), "flip": True},
+}
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -44,6 +51,9 @@ class Options(_Message):
     """What a job may ask for; everything has a default."""
 
     model: Optional[str] = Field(None, max_length=100, description="The net's name; null: the one the worker serves")
+    preset: Optional[Literal["fast", "balanced", "accurate"]] = Field(
+        None, description="Options by name; those that are given beside it override it"
+    )
     target_height: int = Field(368, ge=64, le=2048, description="Height of the net's input, in pixels")
     max_width: Optional[int] = Field(
         None, ge=64, le=8192, description="Cap on the net input's width, in pixels, for panoramas"
@@ -58,6 +68,11 @@ class Options(_Message):
         0.1, ge=0, le=1, description="Leave out people scored lower; below 0.1 are fragments of people"
     )
     overlay: Union[bool, OverlayOptions] = Field(True, description="Whether and how a picture is drawn")
+
+    def effective(self) -> Options:
+        """These options, with the preset's values for those that were not given."""
+        preset = PRESETS[self.preset] if self.preset else {}
+        return self.model_copy(update={k: v for k, v in preset.items() if k not in self.model_fields_set})
 
     @property
     def overlay_options(self) -> Optional[OverlayOptions]:

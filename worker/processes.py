@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any, List
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Iterator, List, Optional
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -44,3 +46,18 @@ def stop_child(child: subprocess.Popen, grace_s: float) -> int:
         except subprocess.TimeoutExpired:
             child.kill()
     return child.wait()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into the exception that Ctrl-C raises, so that children are always stopped."""
+
+    def interrupt(signum: int, _: Optional[FrameType]) -> None:
+        # One is enough: a second signal must not interrupt the cleaning up.
+        for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + signum)
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, interrupt)
+    yield

@@ -6,7 +6,8 @@ from typing import List, Sequence
 
 import numpy as np
 
-from worker.contract import Person
+from worker.contract import Options, Person
+from worker.pose import EstimateOptions
 from worker.pose.people import People
 
 #: Decimals of a position, in pixels, and of a confidence: finer than any net's precision.
@@ -41,4 +42,18 @@ def to_people(persons: Sequence[Person]) -> People:
     return People(
         keypoints=np.asarray(keypoints, np.float32).reshape(-1, 18, 3),
         scores=np.asarray([person.score for person in persons], np.float32),
+    )
+
+
+def to_estimate_options(options: Options) -> EstimateOptions:
+    """What of a job's options the estimator is told, its preset filled in."""
+    chosen = options.effective()
+    return EstimateOptions(
+        target_height=chosen.target_height,
+        max_width=chosen.max_width,
+        scales=chosen.scales,
+        merge=chosen.merge,
+        flip=chosen.flip,
+        max_people=chosen.max_people,
+        min_score=chosen.min_score,
     )

@@ -1,0 +1,82 @@
+"""COCO keypoint evaluation: labelled images in, average precision out (cocodataset.org, keypoint evaluation)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from worker.errors import InvalidRequest
+
+#: Names of the figures, and where pycocotools' summary has them.
+METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 3, "APl": 4, "AR": 5}
+
+
+class LabelledImages:
+    """The images of a COCO keypoint annotation file that a folder holds.
+
+    Args:
+        annotations: a file such as ``person_keypoints_val2017.json``.
+        folder: where the images are, by the names that the file gives them.
+        limit: how many of the images, from the first on, are looked at; None: all.
+
+    Attributes:
+        paths: of each image's id, its file, in the order of the annotation file.
+        missing: how many images of the annotation file the folder does not hold; they are left out.
+
+    Raises:
+        InvalidRequest: the file is no such file, or the folder holds none of its images.
+    """
+
+    def __init__(self, annotations: Path, folder: Path, limit: Optional[int] = None) -> None:
+        from pycocotools.coco import COCO
+
+        self._truth = COCO()
+        self._truth.dataset = _read(annotations)
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._truth.createIndex()
+        listed = {int(image["id"]): folder / image["file_name"] for image in self._truth.dataset["images"]}
+        there = {number: path for number, path in listed.items() if path.is_file()}
+        self.paths: Dict[int, Path] = dict(list(there.items())[:limit])
+        self.missing = len(listed) - len(there)
+        if not self.paths:
+            raise InvalidRequest(f"{folder} holds none of the {len(listed)} images of {annotations}; check --images.")
+
+    def score(self, results: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+        """AP and the other METRICS of COCO keypoint `results` over the images of the folder.
+
+        A figure is None where no labelled person has the size that it is about.
+        """
+        from pycocotools.cocoeval import COCOeval
+
+        if not results:
+            return dict.fromkeys(METRICS, 0.0)
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = COCOeval(self._truth, self._truth.loadRes(list(results)), "keypoints")
+            evaluation.params.imgIds = sorted(self.paths)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        return {name: _figure(evaluation.stats[place]) for name, place in METRICS.items()}
+
+
+def _figure(value: np.floating) -> Any:
+    return None if value < 0 else round(float(value), 4)
+
+
+def _read(path: Path) -> Dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        people: List[Dict[str, Any]] = [a for a in document["annotations"] if len(a["keypoints"]) == 51]
+        if not people or not all("file_name" in image and "id" in image for image in document["images"]):
+            raise ValueError("no people with 17 keypoints")
+        document.setdefault("info", {})
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise InvalidRequest(
+            f"{path} is not a COCO keypoint annotation file ({exc}); give one such as person_keypoints_val2017.json."
+        ) from exc
+    return dict(document)
