@@ -1,0 +1,39 @@
+"""These tests need the genuine Caffe2 runtime: ``make caffe2-test``."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import pytest
+
+from tests.engine.cases import write_cmu, write_operators
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Skip all of them where there is no Caffe2."""
+    if importlib.util.find_spec("caffe2") is None:
+        skip = pytest.mark.skip(reason="no Caffe2 here; run: make caffe2-test")
+        for item in items:
+            if HERE in item.path.parents:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def net_dir(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """The directory of a net by name: the default one, the CMU net of random weights, or one of all operators."""
+    made: Dict[str, Path] = {}
+    makers: Dict[str, Any] = {"cmu_coco": write_cmu, "operators": write_operators}
+
+    def find(name: str) -> Path:
+        if name not in makers:
+            directory: Path = request.getfixturevalue("thin_net")
+            return directory
+        if name not in made:
+            made[name] = makers[name](tmp_path_factory.mktemp("nets") / name)
+        return made[name]
+
+    return find

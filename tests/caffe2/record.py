@@ -1,0 +1,33 @@
+"""Record Caffe2's outputs for tests/engine/test_recorded.py: ``python -m tests.caffe2.record`` in its environment."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.engine.cases import GOLDEN, batch, recorded, sampled, write_cmu, write_operators
+from tests.support import ROOT
+from worker.engine import load
+
+
+def main() -> None:
+    """Run every case in Caffe2 and write the file."""
+    outputs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        directories = {
+            "mobilenet_thin": ROOT / "models" / "mobilenet_thin",
+            "operators": write_operators(Path(folder) / "operators"),
+            "cmu_coco": write_cmu(Path(folder) / "cmu_coco"),
+        }
+        for name, directory in directories.items():
+            net = load(directory, engine="caffe2")
+            for size, count in recorded(name):
+                for kind, maps in zip(("heatmaps", "pafs"), net.run(batch(size, count, net.manifest))):
+                    outputs[f"{name} {size[0]}x{size[1]} {count} {kind}"] = sampled(maps)
+    np.savez_compressed(GOLDEN, **outputs)
+
+
+if __name__ == "__main__":
+    main()
