@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from worker.errors import SettingsError
 
 PREFIX = "POSE_"
+_NAME = r"^[A-Za-z0-9_.-]+$"
 #: Most slots of one worker: the rows of its board.
 MAX_SLOTS = 128
 _MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -36,13 +38,22 @@ class Settings(BaseModel):
     key_prefix: str = Field(
         "pose", pattern=r"^[A-Za-z0-9_.-]+$", description="Begins every Redis key that is not Celery's own"
     )
-    queue: str = Field(
-        "pose", pattern=r"^[A-Za-z0-9_.-]+$", description="The queue that workers consume and clients send to"
+    queue: str = Field("pose", pattern=_NAME, description="The queue that clients send to, and workers consume")
+    queues: Tuple[str, ...] = Field(
+        (),
+        description="The queues that this worker consumes, separated by commas, e.g. one for a net or for what is "
+        "urgent. Empty: POSE_QUEUE",
     )
     model: str = Field(
         "mobilenet_thin",
         pattern=r"^[A-Za-z0-9_.-]+$",
         description="The net to load: a folder in the models directory",
+    )
+    models: Tuple[str, ...] = Field(
+        (), description="Other nets that the worker serves when a job asks for them, separated by commas"
+    )
+    max_nets: int = Field(
+        0, ge=0, description="Most nets in memory at a time, the least recently used leaving; 0: as many as fit"
     )
     models_dir: Path = Field(_MODELS, description="The folder that holds the nets' folders")
     engine: Literal["torch", "caffe2", "null"] = Field(
@@ -112,12 +123,31 @@ class Settings(BaseModel):
     def _split_roots(cls, value: Any) -> Any:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
+    @field_validator("models", "queues", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        names = value.replace(",", " ").split() if isinstance(value, str) else value
+        wrong = next((name for name in names if not re.match(_NAME, name)), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong!r} is not a name of letters, digits, dots, dashes and underscores")
+        return tuple(names)
+
     @field_validator("warm_sizes", mode="before")
     @classmethod
     def _split_sizes(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
         return tuple(tuple(size.lower().split("x")) for size in value.replace(",", " ").split())
+
+    @property
+    def served(self) -> Tuple[str, ...]:
+        """The nets that the worker serves, the default first."""
+        return tuple(dict.fromkeys((self.model, *self.models)))
+
+    @property
+    def consumed(self) -> Tuple[str, ...]:
+        """The queues that the worker consumes."""
+        return self.queues or (self.queue,)
 
     @property
     def results_url(self) -> str:
@@ -195,7 +225,7 @@ def _default(name: str, value: Any) -> str:
     if name == "warm_sizes":
         return "`" + ",".join(f"{height}x{width}" for height, width in value) + "`"
     if isinstance(value, tuple):
-        return "`" + ":".join(value) + "`"
+        return "`" + ":".join(value) + "`" if value else ""
     return f"`{value}`" if value != "" else ""
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import cv2
+import numpy as np
 
 from worker import wire
 from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result
 from worker.device.channel import RemoteNet
-from worker.device.pin import Device, own_precision
-from worker.engine import Net, load, read_manifest
+from worker.device.nets import Nets
+from worker.device.pin import Device
+from worker.engine import Maps, read_manifest
 from worker.errors import InvalidRequest
 from worker.images import ImagePolicy, LoadedImage, load_image
-from worker.pose import Estimate, EstimateOptions, Estimator, draw_overlay
+from worker.pose import Estimate, Estimator, draw_overlay
 from worker.settings import Settings
 from worker.storage import open_store
 
@@ -29,6 +31,14 @@ class Delivery(NamedTuple):
     job_id: str
     worker: str
     attempt: int
+
+
+class _Served(NamedTuple):
+    """One net that the slot reaches; `remote` is None where the slot holds it itself."""
+
+    model: Model
+    estimator: Estimator
+    remote: Optional[RemoteNet]
 
 
 class Slot:
@@ -46,20 +56,9 @@ class Slot:
     def __init__(self, settings: Settings, device: Device, net_address: Optional[bytes] = None) -> None:
         self._settings, self._device = settings, device
         cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
-        self._remote: Optional[RemoteNet] = None
-        self.net: Union[Net, RemoteNet]
-        if net_address is None:
-            self.net = _load(settings, device)
-        else:
-            self.net = self._remote = _reach(settings, device, net_address)
-        manifest = self.net.manifest
-        self._model = Model(name=manifest.name, sha256=manifest.sha256)
-        self._estimator = Estimator(
-            self.net,
-            stride=manifest.input.stride,
-            pad_value=manifest.input.pad_value,
-            offset=manifest.heatmaps.offset,
-        )
+        self._address = net_address
+        self._nets = Nets(settings, device) if net_address is None else None
+        self._served: Dict[str, _Served] = {}
         self._policy = ImagePolicy(
             roots=settings.image_roots,
             max_bytes=settings.max_bytes,
@@ -71,25 +70,22 @@ class Slot:
 
     def warm(self) -> None:
         """Compile the decoder, and run the sizes that are expected once, so that the first job is as fast as any."""
-        self._estimator.warm()
-        if self._remote is None:
-            self.net.warm(self._settings.warm_sizes)  # type: ignore[union-attr]
+        self._serve(self._settings.model).estimator.warm()
+        if self._nets is not None:
+            self._nets.get(self._settings.model)
 
     @contextmanager
-    def job(self) -> Iterator[None]:
-        """While a job is in work: others' frames wait for this one's."""
-        if self._remote is None:
+    def job(self, job: Job) -> Iterator[None]:
+        """While `job` is in work: others' frames wait for this one's."""
+        remote = self._serve(self._net_of(job)).remote
+        if remote is None:
             yield
             return
-        self._remote.begin()
+        remote.begin()
         try:
             yield
         finally:
-            self._remote.end()
-
-    def describe(self) -> str:
-        """The net, its precision and its device, for the log."""
-        return f"{self._model.name} {self.net.precision} on {self.net.device}"
+            remote.end()
 
     def load_image(self, path: str) -> LoadedImage:
         """Read the image at `path`; raises ImageError or ImageNotReady."""
@@ -97,23 +93,8 @@ class Slot:
 
     def estimate(self, picture: LoadedImage, job: Job) -> Estimate:
         """Find the people in `picture`."""
-        wanted = job.options.model
-        if wanted not in (None, self._model.name):
-            raise InvalidRequest(
-                f"The job for {job.image!r} asks for the net {wanted!r}, but this worker serves {self._model.name!r}."
-            )
-        options = job.options
-        return self._estimator.estimate(
-            [picture.pixels],
-            EstimateOptions(
-                target_height=options.target_height,
-                max_width=options.max_width,
-                scales=options.scales,
-                merge=options.merge,
-                flip=options.flip,
-                max_people=options.max_people,
-                min_score=options.min_score,
-            ),
+        return self._serve(self._net_of(job)).estimator.estimate(
+            [picture.pixels], wire.to_estimate_options(job.options)
         )[0]
 
     def render(self, picture: LoadedImage, estimate: Estimate, style: Optional[OverlayOptions]) -> Optional[bytes]:
@@ -147,6 +128,7 @@ class Slot:
     def result(
         self,
         delivery: Delivery,
+        job: Job,
         picture: LoadedImage,
         estimate: Estimate,
         overlay: Optional[Overlay],
@@ -162,7 +144,7 @@ class Slot:
                 format=picture.format,
                 frames=picture.frames,
             ),
-            model=self._model,
+            model=self._serve(self._net_of(job)).model,
             people=wire.from_people(estimate.people),
             overlay=overlay,
             warnings=[*picture.warnings, *estimate.warnings],
@@ -171,6 +153,41 @@ class Slot:
             device=self._device.title,
             attempt=delivery.attempt,
         )
+
+    def _net_of(self, job: Job) -> str:
+        wanted = job.options.model or self._settings.model
+        if wanted not in self._settings.served:
+            raise InvalidRequest(
+                f"The job for {job.image!r} asks for the net {wanted!r}, but this worker serves "
+                f"{', '.join(map(repr, self._settings.served))}; name one of them, or another queue."
+            )
+        return wanted
+
+    def _serve(self, name: str) -> _Served:
+        if name not in self._served:
+            manifest = read_manifest(self._settings.models_dir / name)
+            remote, nets = None, self._nets
+            if self._address is not None:
+                # Beyond the time after which the net process counts as hanging: then it is that which is told.
+                timeout_s = self._settings.net_timeout_s + 5
+                number = self._settings.served.index(name)
+                remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s)
+
+            def run(frames: np.ndarray) -> Maps:
+                assert nets is not None
+                return nets.get(name)(frames)
+
+            self._served[name] = _Served(
+                Model(name=manifest.name, sha256=manifest.sha256),
+                Estimator(
+                    remote or run,
+                    stride=manifest.input.stride,
+                    pad_value=manifest.input.pad_value,
+                    offset=manifest.heatmaps.offset,
+                ),
+                remote,
+            )
+        return self._served[name]
 
 
 class Stopwatch:
@@ -191,27 +208,6 @@ class Stopwatch:
         """All stages and their total."""
         self.timings_ms["total"] = round((time.perf_counter() - self._start) * 1000, 3)
         return self.timings_ms
-
-
-def _load(settings: Settings, device: Device) -> Net:
-    return load(
-        settings.models_dir / settings.model,
-        device=device.torch_name,
-        precision=own_precision(settings, device.torch_name),
-        engine=settings.engine,
-        threads=settings.threads or None,
-    )
-
-
-def _reach(settings: Settings, device: Device, address: bytes) -> RemoteNet:
-    return RemoteNet(
-        address,
-        read_manifest(settings.models_dir / settings.model),
-        device=device.torch_name,
-        precision=own_precision(settings, device.torch_name),
-        # Beyond the time after which the net process counts as hanging: then it is that which is told.
-        timeout_s=settings.net_timeout_s + 5,
-    )
 
 
 _slots: List[Slot] = []

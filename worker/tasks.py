@@ -55,7 +55,7 @@ def work(request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Resul
 
     slot, watch = current(), Stopwatch()
     job = parse_message(args, message)
-    with slot.job():
+    with slot.job(job):
         picture = slot.load_image(job.image)
         watch.lap("decode")
         found = slot.estimate(picture, job)
@@ -65,4 +65,4 @@ def work(request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Resul
     stored = slot.store(request.id, overlay)
     watch.lap("store")
     delivery = Delivery(request.id, request.hostname, request.retries + 1)
-    return slot.result(delivery, picture, found, stored, watch.stop())
+    return slot.result(delivery, job, picture, found, stored, watch.stop())

@@ -41,7 +41,7 @@ class Running:
     def net(self, timeout_s: float = 5.0) -> RemoteNet:
         """A new slot's way to it."""
         manifest = read_manifest(self.settings.models_dir / self.settings.model)
-        net = RemoteNet(self.host.address, manifest, device="cpu", precision="fp32", timeout_s=timeout_s)
+        net = RemoteNet(self.host.address, manifest, timeout_s=timeout_s)
         self._nets.append(net)
         return net
 

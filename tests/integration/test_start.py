@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Tuple
 
+import psutil
 import pytest
 import redis
 
@@ -69,7 +70,7 @@ def test_nothing_is_consumed_before_the_net_is_ready(
 
 def test_sigterm_while_the_net_is_loading_ends_the_worker(start_worker: Start, broker: str) -> None:
     child = start_worker(POSE_BROKER_URL=broker)
-    wait_until(lambda: Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text())
+    wait_until(lambda: any("worker.device.server" in one.cmdline() for one in psutil.Process(child.pid).children()))
     child.send_signal(signal.SIGTERM)
     status, stderr = _ended(child)
     assert status == 0, stderr

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Callable, Dict, Generic, List, NamedTuple, Optional, Tuple, TypeVar
 
 Item = TypeVar("Item")
-#: Height and width of padded frames, in pixels.
-Shape = Tuple[int, int]
+#: What frames must have in common to share a pass: the net, and the padded height and width in pixels.
+Shape = Tuple[int, ...]
 
 
 class _Waiting(NamedTuple):

@@ -29,8 +29,9 @@ COMING, NOT_COMING, FRAMES = range(3)
 FLOAT32, FLOAT16, FAILED = range(3)
 _DTYPES = {FLOAT32: np.dtype(np.float32), FLOAT16: np.dtype(np.float16)}
 
-# kind, sequence number, frames, height, width, offset of the frames, offset of the maps, bytes of a new arena (or 0)
-_REQUEST = struct.Struct("<BQIIIQQQ")
+# kind, number of the net, sequence number, frames, height, width, offset of the frames, offset of the maps, bytes of a
+# new arena (or 0)
+_REQUEST = struct.Struct("<BBQIIIQQQ")
 # kind, sequence number; after FAILED, the error as JSON
 _REPLY = struct.Struct("<BQ")
 _MESSAGE_BYTES = 4096
@@ -80,16 +81,17 @@ class Arena:
 
 
 class RemoteNet:
-    """The net process, seen from a slot: a :class:`worker.engine.net.Net` for frames.
+    """A net in the net process, seen from a slot: called like a :class:`worker.engine.net.Net`.
 
     Args:
         address: where the net process listens.
+        number: the net's, among those that the worker serves.
         timeout_s: seconds within which it must answer.
     """
 
-    def __init__(self, address: bytes, manifest: Manifest, *, device: str, precision: str, timeout_s: float) -> None:
-        self.manifest, self.device, self.precision = manifest, device, precision
-        self._address, self._timeout_s = address, timeout_s
+    def __init__(self, address: bytes, manifest: Manifest, *, number: int = 0, timeout_s: float) -> None:
+        self.manifest = manifest
+        self._address, self._number, self._timeout_s = address, number, timeout_s
         self._socket: Optional[socket.socket] = None
         self._sequence = 0
         self._arena, self._top, self._sent = Arena.create(_FIRST_ARENA_BYTES), 0, False
@@ -199,7 +201,15 @@ class RemoteNet:
                 self._sequence += 1
                 count, height, width, at_frames, at_maps = numbers or (0, 0, 0, 0, 0)
                 message = _REQUEST.pack(
-                    kind, self._sequence, count, height, width, at_frames, at_maps, self._arena.size if new else 0
+                    kind,
+                    self._number,
+                    self._sequence,
+                    count,
+                    height,
+                    width,
+                    at_frames,
+                    at_maps,
+                    self._arena.size if new else 0,
                 )
                 socket.send_fds(connection, [message], [self._arena.descriptor] if new else [])
                 self._sent = self._sent or new
@@ -229,6 +239,7 @@ class Request(NamedTuple):
     """Frames of one slot, and where their maps go."""
 
     sender: Connection
+    net: int
     sequence: int
     frames: np.ndarray
     maps: Arena
@@ -236,14 +247,10 @@ class Request(NamedTuple):
 
 
 class Connection:
-    """One slot, seen from the net process.
+    """One slot, seen from the net process."""
 
-    Args:
-        stride: the frames' sides must be multiples of it.
-    """
-
-    def __init__(self, accepted: socket.socket, stride: int) -> None:
-        self._socket, self._stride = accepted, stride
+    def __init__(self, accepted: socket.socket) -> None:
+        self._socket = accepted
         self._socket.setblocking(False)
         self._arena: Optional[Arena] = None
         self.coming = False
@@ -295,16 +302,16 @@ class Connection:
         self.open = self.coming = False
 
     def _understand(self, message: bytes, descriptors: List[int]) -> Optional[Request]:
-        kind, sequence, count, height, width, at_frames, at_maps, size = _REQUEST.unpack(message)
+        kind, net, sequence, count, height, width, at_frames, at_maps, size = _REQUEST.unpack(message)
         if descriptors:
             self._arena = Arena(descriptors[0], size)
         self.coming = kind == COMING
         if kind != FRAMES:
             return None
-        if self._arena is None or not count or not height or height % self._stride or width % self._stride:
+        if self._arena is None or not count * height * width:
             raise ValueError("not a request")
         frames = self._arena.array(at_frames, (count, height, width, 3), np.uint8)
-        return Request(self, sequence, frames, self._arena, at_maps)
+        return Request(self, net, sequence, frames, self._arena, at_maps)
 
     def _answer(self, message: bytes) -> None:
         if self.open:

@@ -20,10 +20,10 @@ from worker.device import board as boards
 from worker.device.batching import Batcher
 from worker.device.board import Board, now
 from worker.device.channel import FLOAT16, FLOAT32, Connection, Request
-from worker.device.pin import own_batch, own_device, own_precision
-from worker.engine import load
-from worker.engine.net import Net
-from worker.errors import DeviceLost, DeviceOutOfMemory, PoseError
+from worker.device.nets import Nets
+from worker.device.pin import own_batch, own_device
+from worker.engine import Manifest
+from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError, PoseError
 from worker.processes import die_with_parent
 from worker.settings import Settings, settings
 
@@ -34,7 +34,7 @@ READY = b"ready "
 
 
 class Server:
-    """Answers slots from one net.
+    """Answers slots from one device's nets.
 
     Args:
         listener: where slots connect.
@@ -43,9 +43,9 @@ class Server:
     """
 
     def __init__(
-        self, net: Net, batcher: Batcher[Request], board: Board, *, listener: socket.socket, control: int, half: bool
+        self, nets: Nets, batcher: Batcher[Request], board: Board, *, listener: socket.socket, control: int, half: bool
     ) -> None:
-        self._net, self._batcher, self._row, self._board = net, batcher, board.net, board
+        self._nets, self._batcher, self._row = nets, batcher, board.net
         self._listener, self._control = listener, control
         self._kind = FLOAT16 if half else FLOAT32
         self._dtype = np.dtype(np.float16 if half else np.float32)
@@ -85,7 +85,7 @@ class Server:
 
     def _accept(self) -> None:
         with suppress(OSError):
-            connection = Connection(self._listener.accept()[0], self._net.manifest.input.stride)
+            connection = Connection(self._listener.accept()[0])
             if not connection.is_ours():
                 connection.close()
                 return
@@ -94,8 +94,16 @@ class Server:
 
     def _receive(self, connection: Connection) -> None:
         for request in connection.receive():
-            _, height, width, _ = request.frames.shape
-            self._batcher.add(request, (height, width), len(request.frames), now())
+            count, height, width, _ = request.frames.shape
+            try:
+                stride = self._manifest(request).input.stride
+                if height % stride or width % stride:
+                    raise ValueError(f"{height}x{width} is no multiple of {stride}")
+                self._maps(request)  # whether there is room for them
+            except (ValueError, IndexError) as exc:
+                connection.fail(request, DeviceLost(f"The net process was sent a frame that it cannot run: {exc}."))
+            else:
+                self._batcher.add(request, (request.net, height, width), count, now())
 
     def _forget_closed(self) -> None:
         for connection in [one for one in self._connections if not one.open]:
@@ -107,11 +115,16 @@ class Server:
     def _run(self, batch: Sequence[Request]) -> None:
         """Run one pass; what fails together is tried in halves, so that each frame fails for itself alone."""
         try:
-            self._net.fill([request.frames for request in batch], [self._maps(request) for request in batch])
+            net = self._nets.get(self._nets.names[batch[0].net])
+            net.fill([request.frames for request in batch], [self._maps(request) for request in batch])
         except DeviceLost as exc:
             for request in batch:
                 request.sender.fail(request, exc)
             raise  # this process can do nothing more; its parent starts another
+        except ModelError as exc:
+            for request in batch:
+                request.sender.fail(request, exc)
+            return
         except Exception as exc:
             self._row.out_of_memory += isinstance(exc, DeviceOutOfMemory)
             if len(batch) > 1:
@@ -127,9 +140,12 @@ class Server:
         for request in batch:
             request.sender.succeed(request, self._kind)
 
+    def _manifest(self, request: Request) -> Manifest:
+        return self._nets.manifests[self._nets.names[request.net]]
+
     def _maps(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
         count, height, width, _ = request.frames.shape
-        manifest = self._net.manifest
+        manifest = self._manifest(request)
         stride = manifest.input.stride
         heatmaps, pafs = (
             (count, spec.stop - spec.start, height // stride, width // stride)
@@ -177,25 +193,18 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 def _load(configured: Settings, told: argparse.Namespace, board: Board) -> Server:
     device = own_device(configured, told.name)
-    precision = own_precision(configured, device.torch_name)
-    net = load(
-        configured.models_dir / configured.model,
-        device=device.torch_name,
-        precision=precision,
-        engine=configured.engine,
-        threads=configured.threads or None,
-    )
-    net.warm(configured.warm_sizes)
+    nets = Nets(configured, device)
+    nets.get(configured.model)
     server = Server(
-        net,
+        nets,
         Batcher(own_batch(configured, device), configured.batch_wait_ms / 1000),
         board,
         listener=socket.socket(fileno=told.listen),
         control=told.control,
-        half=precision == "fp16",
+        half=nets.precision == "fp16",
     )
     board.net.beat, board.net.state = now(), boards.READY
-    os.write(told.report, READY + f"{net.manifest.name} {net.precision} on {device}".encode())
+    os.write(told.report, READY + f"{configured.model} {nets.precision} on {device}".encode())
     return server
 
 

@@ -1,0 +1,71 @@
+"""The nets of one device: loaded when first asked for, the least recently used leaving where memory ends."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections import OrderedDict
+from typing import Dict
+
+from worker.device.pin import Device, own_precision
+from worker.engine import Manifest, Net, load, read_manifest
+from worker.errors import DeviceOutOfMemory
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Nets:
+    """What one process holds of the nets that its worker serves.
+
+    Args:
+        device: where they run.
+
+    Raises:
+        ModelError: the manifest of one is missing or wrong.
+    """
+
+    def __init__(self, settings: Settings, device: Device) -> None:
+        self._settings, self._device = settings, device
+        self.names = settings.served
+        self.precision = own_precision(settings, device.torch_name)
+        self.manifests: Dict[str, Manifest] = {name: read_manifest(settings.models_dir / name) for name in self.names}
+        self._loaded: OrderedDict[str, Net] = OrderedDict()
+
+    def get(self, name: str) -> Net:
+        """The net called `name`, loaded and warm.
+
+        Raises:
+            ModelError: its files are corrupt, or it uses something that is not supported.
+            DeviceOutOfMemory: it does not fit even alone.
+        """
+        if name not in self._loaded:
+            while len(self._loaded) >= (self._settings.max_nets or len(self.names)):
+                self._evict()
+            self._loaded[name] = self._load(name)
+        self._loaded.move_to_end(name)
+        return self._loaded[name]
+
+    def _load(self, name: str) -> Net:
+        while True:
+            try:
+                net = load(
+                    self._settings.models_dir / name,
+                    device=self._device.torch_name,
+                    precision=self.precision,
+                    engine=self._settings.engine,
+                    threads=self._settings.threads or None,
+                )
+                net.warm(self._settings.warm_sizes)
+                return net
+            except DeviceOutOfMemory:
+                if not self._loaded:
+                    raise
+                self._evict()
+
+    def _evict(self) -> None:
+        name, net = self._loaded.popitem(last=False)
+        logger.info("The net %s leaves the device's memory.", name)
+        net.close()
+        del net
+        gc.collect()
