@@ -3,18 +3,20 @@
 Each line that differs from Celery's default says why. Measured with Celery 5.7.0 on Redis.
 """
 
-from kombu import Queue
-
+from worker.servers import celery_server, queue
 from worker.settings import settings
 
 _s = settings()
+_url = _s.broker_url or "redis://127.0.0.1:6379/0"
+_broker, _results = celery_server(_url), celery_server(_s.results_url or _url)
 
-broker_url = _s.broker_url or "redis://127.0.0.1:6379/0"
-result_backend = _s.results_url or broker_url
+broker_url = _broker.url
+result_backend = _results.url
 #: Our backend is Celery's own; it only leaves tracebacks out of expected failures.
 override_backends = {
     "redis": "worker.backend:ResultBackend",
     "rediss": "worker.backend:ResultBackend",
+    "sentinel": "worker.backend:SentinelResultBackend",
 }
 result_expires = _s.result_expires_s
 #: Without it a finished job turns FAILURE when Redis is away while it is stored.
@@ -26,7 +28,7 @@ accept_content = result_accept_content = ["json"]
 
 include = ["worker.tasks"]
 task_default_queue = _s.consumed[0]
-task_queues = [Queue(name, routing_key=name) for name in _s.consumed]
+task_queues = [queue(name, _url) for name in _s.consumed]
 task_track_started = True
 #: A message is acknowledged after its outcome is stored, so a dead worker's job is delivered again.
 task_acks_late = True
@@ -49,6 +51,7 @@ broker_connection_retry_on_startup = True
 #: A message unacknowledged for longer is delivered again: beyond any running attempt, any countdown and the drain.
 _visibility_s = int(_s.hard_time_limit_s + _s.retry_max_s + _s.grace_s)
 broker_transport_options = {
+    **_broker.options,
     "visibility_timeout": _visibility_s,
     # By default a dead worker's message is looked for every 100 s only.
     "unacked_restore_interval": 5,
@@ -57,5 +60,5 @@ broker_transport_options = {
     "priority_steps": list(range(10)),
     "queue_order_strategy": "priority",
 }
-result_backend_transport_options = {"visibility_timeout": _visibility_s}
+result_backend_transport_options = {**_results.options, "visibility_timeout": _visibility_s}
 visibility_timeout = _visibility_s

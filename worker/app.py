@@ -22,6 +22,7 @@ from celery.worker import state
 
 from worker.errors import PoseError, SettingsError
 from worker.processes import die_with_parent
+from worker.servers import dead_queue, is_redis
 from worker.settings import settings
 from worker.station import Station
 from worker.watch import Watch
@@ -124,6 +125,24 @@ class Preload(bootsteps.StartStopStep):
 
 
 app.steps["worker"].add(Preload)
+
+
+class DeadQueues(bootsteps.StartStopStep):
+    """On RabbitMQ, sees to it that there is a place for messages that cannot be delivered."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def include_if(self, consumer: Any) -> bool:
+        """Redis has none: there, attempts are counted by the worker alone."""
+        return not is_redis(settings().broker_url or "redis://")
+
+    def start(self, consumer: Any) -> None:
+        """Declare them, after each time the worker has connected."""
+        for name in settings().consumed:
+            dead_queue(name)(consumer.connection.default_channel).declare()
+
+
+app.steps["consumer"].add(DeadQueues)
 
 
 def _check_pool(worker: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 
 from worker.errors import PoseError
 
@@ -48,3 +48,11 @@ class ClientBackend(RedisBackend):
         """Stop listening; a result that is thrown away after the client was closed must not connect again."""
         if not self._closed:
             super().on_result_fulfilled(result)
+
+
+class SentinelResultBackend(ResultBackend, SentinelBackend):
+    """The same behind Sentinel."""
+
+
+class SentinelClientBackend(ClientBackend, SentinelBackend):
+    """The same behind Sentinel."""

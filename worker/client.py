@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import Any, Dict, Iterable, Iterator, Optional
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
 import celery
 import celery.exceptions
@@ -20,7 +20,9 @@ import kombu.exceptions
 import redis
 
 from worker.contract import TASK, Result, parse_job
-from worker.errors import BrokerUnavailable, JobFailed, PermanentError, TransientError
+from worker.errors import BrokerUnavailable, JobFailed, PermanentError, SettingsError, TransientError
+from worker.servers import Server, celery_server, is_redis
+from worker.servers import queue as declared_queue
 from worker.settings import masked
 from worker.storage import RedisStore, delete, fetch
 
@@ -80,28 +82,40 @@ class PoseClient:
         broker_url: as the workers' POSE_BROKER_URL.
         result_backend: as the workers' POSE_RESULT_BACKEND; the broker if not given.
         queue: as the workers' POSE_QUEUE.
+
+    Raises:
+        SettingsError: one of the URLs is of no server that there is.
     """
 
     def __init__(self, broker_url: str, *, result_backend: Optional[str] = None, queue: str = "pose") -> None:
         self._url = broker_url
         self._results_url = result_backend or broker_url
-        self._queue = queue
+        broker, results = _servers(broker_url, self._results_url)
+        self._queue = declared_queue(queue, broker_url)
         self._store = RedisStore(self._results_url)
-        self.app = celery.Celery("pose-client", broker=broker_url, backend=self._results_url, set_as_current=False)
+        self.app = celery.Celery("pose-client", broker=broker.url, backend=results.url, set_as_current=False)
         # As a setting it would only be read from a configuration module.
-        self.app.loader.override_backends = dict.fromkeys(("redis", "rediss"), "worker.backend:ClientBackend")
+        self.app.loader.override_backends = {
+            **dict.fromkeys(("redis", "rediss"), "worker.backend:ClientBackend"),
+            "sentinel": "worker.backend:SentinelClientBackend",
+        }
         self.app.conf.update(
             task_serializer="json",
             result_serializer="json",
             accept_content=["json"],
             # A client that cannot reach the broker says so within seconds instead of waiting for ever.
-            broker_transport_options={"socket_connect_timeout": 5, "max_retries": 1},
+            broker_transport_options={
+                "socket_connect_timeout": 5,
+                "max_retries": 1,
+                "priority_steps": list(range(10)),
+                **broker.options,
+            },
             redis_socket_connect_timeout=5,
-            result_backend_transport_options={"retry_policy": {"max_retries": 1}},
+            result_backend_transport_options={"retry_policy": {"max_retries": 1}, **results.options},
         )
 
     def __repr__(self) -> str:
-        return f"PoseClient({masked(self._url)!r}, queue={self._queue!r})"
+        return f"PoseClient({masked(self._url)!r}, queue={self._queue.name!r})"
 
     def __enter__(self) -> PoseClient:
         return self
@@ -164,6 +178,17 @@ class PoseClient:
             self.app.backend.forget(job_id)
         if result is not None and result.overlay is not None:
             delete(result.overlay.url, self._store)
+
+
+def _servers(broker_url: str, results_url: str) -> Tuple[Server, Server]:
+    url = broker_url
+    try:
+        broker, url = celery_server(url), results_url
+        if not is_redis(url):
+            raise ValueError("results are kept in a Redis; give its URL as result_backend")
+        return broker, celery_server(url)
+    except ValueError as exc:
+        raise SettingsError(f"There is no server {masked(url)!r}: {exc}.") from None
 
 
 def _outcome(job_id: str, state: str, stored: Any) -> Result:

@@ -16,6 +16,7 @@ from worker.device import board as boards
 from worker.device.board import Board, now
 from worker.device.gpus import memory
 from worker.device.pin import Device, own_precision
+from worker.servers import connect
 from worker.settings import Settings
 
 #: Seconds between two heartbeats, and after how many without one a worker counts as dead.
@@ -39,8 +40,8 @@ class Heart:
         self._path = None if str(settings.heartbeat_dir) == "none" else heartbeat_path(settings.heartbeat_dir, name)
         self._key = f"{settings.key_prefix}:worker:{name}"
         self._redis: Optional[redis.Redis] = None
-        if settings.results_url.startswith(("redis://", "rediss://", "unix://")):
-            self._redis = redis.Redis.from_url(settings.results_url, socket_timeout=0.5, socket_connect_timeout=0.5)
+        if settings.results_url:
+            self._redis = connect(settings.results_url, timeout_s=0.5)
         self._next = self._redis_again = 0.0
         self._before = (now(), 0)
         self._rate = 0.0
@@ -140,7 +141,7 @@ def all_workers(settings: Settings) -> List[Dict[str, Any]]:
     Raises:
         redis.RedisError: Redis does not answer.
     """
-    with redis.Redis.from_url(settings.results_url, socket_timeout=5, socket_connect_timeout=5) as client:
+    with connect(settings.results_url, timeout_s=5) as client:
         keys = sorted(client.scan_iter(f"{settings.key_prefix}:worker:*", count=1000))
         texts = client.mget(keys) if keys else []
     return [json.loads(text) for text in texts if text]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from worker.errors import SettingsError
+from worker.servers import REDIS, celery_server, is_redis
 
 PREFIX = "POSE_"
 _NAME = r"^[A-Za-z0-9_.-]+$"
@@ -25,10 +26,17 @@ _MODELS = Path(__file__).resolve().parent.parent / "models"
 class Settings(BaseModel):
     """What one deployment of the worker is told. Each field is the variable ``POSE_<NAME>``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    broker_url: str = Field("", repr=False, description="Where jobs come from, e.g. `redis://:password@host:6379/0`")
-    result_backend: str = Field("", repr=False, description="Where results go; a Redis URL. Empty: the broker's Redis")
+    broker_url: str = Field(
+        "",
+        repr=False,
+        description="Where jobs come from, e.g. `redis://:password@host:6379/0`; also `rediss://`, `unix://`, "
+        "`sentinel://host,host/0?master=name`, `amqp://` and `amqps://`",
+    )
+    result_backend: str = Field(
+        "", repr=False, description="Where results go: a Redis, by URL. Empty: the broker, if it is one"
+    )
     overlay_store: str = Field(
         "",
         repr=False,
@@ -110,6 +118,18 @@ class Settings(BaseModel):
     retry_base_s: float = Field(1.0, gt=0, description="Seconds before the second attempt; doubles each time")
     retry_max_s: float = Field(60.0, gt=0, description="Longest pause between attempts, in seconds")
     start_timeout_s: float = Field(300.0, gt=0, description="Seconds within which the net must be loaded and warm")
+
+    @field_validator("broker_url", "result_backend")
+    @classmethod
+    def _is_a_server(cls, value: str, info: Any) -> str:
+        if value:
+            celery_server(value)
+        if info.field_name == "result_backend":
+            if value and not is_redis(value):
+                raise ValueError(f"results are kept in a Redis; give a URL that begins with {'://, '.join(REDIS)}://")
+            if not value and info.data.get("broker_url") and not is_redis(info.data["broker_url"]):
+                raise ValueError("RabbitMQ keeps no results; give the URL of a Redis")
+        return value
 
     @field_validator("hard_time_limit_s")
     @classmethod
@@ -200,7 +220,9 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
 def _reason(error: Any) -> str:
     message = error["msg"]
-    return message[0].lower() + message[1:].replace("Value error, ", "")
+    if error["type"] == "value_error":  # one of ours
+        return str(message).replace("Value error, ", "", 1)
+    return str(message[0].lower() + message[1:])
 
 
 @lru_cache(maxsize=1)

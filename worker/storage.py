@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 import redis
 
 from worker.errors import SettingsError, StorageUnavailable
+from worker.servers import connect, is_redis
 
 #: Seconds after which a store that does not answer counts as down.
 _TIMEOUT_S = 10.0
@@ -53,7 +54,7 @@ class RedisStore:
 
     def __init__(self, url: str, prefix: str = "") -> None:
         self._prefix = prefix and f"{prefix}:"
-        self._client = redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+        self._client = connect(url, _TIMEOUT_S)
 
     def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
         """See :class:`Store`."""
@@ -129,13 +130,13 @@ class FileStore:
 
 
 def open_store(url: str, prefix: str = "") -> Store:
-    """The store at `url`: ``redis://``, ``rediss://`` or ``file:///folder``.
+    """The store at `url`: a Redis (see worker.servers) or ``file:///folder``.
 
     Raises:
         SettingsError: the URL is of another kind.
     """
     scheme = urlsplit(url).scheme
-    if scheme in ("redis", "rediss", "unix"):
+    if is_redis(url):
         return RedisStore(url, prefix)
     if scheme == "file":
         return FileStore(url, prefix)

@@ -47,6 +47,7 @@ class Server:
     ) -> None:
         self._nets, self._batcher, self._row = nets, batcher, board.net
         self._listener, self._control = listener, control
+        self._listener.setblocking(False)
         self._kind = FLOAT16 if half else FLOAT32
         self._dtype = np.dtype(np.float16 if half else np.float32)
         self._connections: List[Connection] = []
@@ -84,13 +85,16 @@ class Server:
         return True
 
     def _accept(self) -> None:
-        with suppress(OSError):
-            connection = Connection(self._listener.accept()[0])
-            if not connection.is_ours():
-                connection.close()
-                return
-            self._connections.append(connection)
-            self._selector.register(connection, selectors.EVENT_READ, connection)
+        """Let in all who wait at the door, and hear at once what they have to say: it is company for others."""
+        with suppress(OSError):  # nobody is left there
+            while True:
+                connection = Connection(self._listener.accept()[0])
+                if not connection.is_ours():
+                    connection.close()
+                    continue
+                self._connections.append(connection)
+                self._selector.register(connection, selectors.EVENT_READ, connection)
+                self._receive(connection)
 
     def _receive(self, connection: Connection) -> None:
         for request in connection.receive():

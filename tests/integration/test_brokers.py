@@ -1,0 +1,138 @@
+"""The same jobs on other servers, by URL alone: RabbitMQ, Redis with TLS and a password, Redis behind Sentinel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Dict, Iterator
+
+import kombu
+import psutil
+import pytest
+
+from tests import brokers
+from tests.support import wait_until
+from worker.client import PoseClient
+from worker.errors import BrokerUnavailable, ImageNotReady
+from worker.processes import stop_child
+from worker.servers import DELIVERY_LIMIT, connect
+from worker.servers import queue as declared_queue
+
+pytestmark = pytest.mark.queue
+
+Servers = Dict[str, str]
+Start = Callable[..., subprocess.Popen]
+
+
+@contextmanager
+def _rabbitmq(folder: Path, own_redis: str) -> Iterator[Servers]:
+    with brokers.rabbitmq(folder) as url:
+        yield {"POSE_BROKER_URL": url, "POSE_RESULT_BACKEND": own_redis}
+
+
+@contextmanager
+def _tls(folder: Path, own_redis: str) -> Iterator[Servers]:
+    brokers.certificates(folder)
+    files = ["--tls-cert-file", "server.crt", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.crt"]
+    arguments = [str(folder / word) if "." in word else word for word in files]
+    with brokers.redis_server(folder, *arguments, "--tls-auth-clients", "no", tls=True) as port:
+        yield {"POSE_BROKER_URL": f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder}/ca.crt"}
+
+
+@contextmanager
+def _sentinel(folder: Path, own_redis: str) -> Iterator[Servers]:
+    with (
+        brokers.redis_server(folder, "--requirepass", "secret") as master,
+        brokers.sentinel(folder, master, "secret") as port,
+    ):
+        yield {"POSE_BROKER_URL": f"sentinel://:secret@127.0.0.1:{port}/0?master=pose"}
+
+
+@pytest.fixture(scope="module", params=[_rabbitmq, _tls, _sentinel], ids=["rabbitmq", "tls", "sentinel"])
+def servers(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder = tmp_path_factory.mktemp("server")
+    with request.param(folder, broker) as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def worker(servers: Servers, start_worker: Start, samples: Path) -> Iterator[subprocess.Popen]:
+    chosen = {"POSE_FILE_GRACE_S": 60, "POSE_RETRY_BASE_S": 0.1, "POSE_MAX_ATTEMPTS": 3, "POSE_IMAGE_ROOTS": samples}
+    child = start_worker(**servers, **chosen, POSE_ENGINE="null")
+    yield child
+    stop_child(child, grace_s=10)  # while its broker is there
+
+
+@pytest.fixture
+def client(servers: Servers) -> Iterator[PoseClient]:
+    with PoseClient(servers["POSE_BROKER_URL"], result_backend=servers.get("POSE_RESULT_BACKEND")) as client:
+        yield client
+
+
+def test_jobs_are_done_and_their_pictures_fetched(
+    worker: subprocess.Popen, client: PoseClient, samples: Path, servers: Servers
+) -> None:
+    jobs = [client.submit(samples / "bus.jpg") for _ in range(8)]
+    for job in jobs:
+        assert job.result(60).image.width == 810
+        assert (job.overlay() or b"").startswith(b"\xff\xd8")
+    assert "secret" not in repr(client)
+
+
+def test_what_may_pass_is_tried_again(worker: subprocess.Popen, client: PoseClient, samples: Path) -> None:
+    late = samples / "late.jpg"
+    job = client.submit(late, overlay=False)
+    try:
+        wait_until(lambda: job.state == "RETRY")
+        late.write_bytes((samples / "bus.jpg").read_bytes())
+        assert job.result(60).attempt >= 2
+    finally:
+        late.unlink(missing_ok=True)
+    with pytest.raises(ImageNotReady):
+        client.submit(samples / "never.jpg").result(60)
+
+
+@pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
+def test_a_killed_workers_message_comes_back_at_once(
+    servers: Servers, client: PoseClient, start_worker: Start, samples: Path
+) -> None:
+    """RabbitMQ sees the connection close; on Redis the time limit must pass, which test_fleet.py waits for."""
+    slow = {**servers, "POSE_ENGINE": "null", "NULL_NET_MS": "4000", "POSE_QUEUE": "slow", "POSE_IMAGE_ROOTS": samples}
+    first = start_worker("cpu7", **slow)
+    with PoseClient(
+        servers["POSE_BROKER_URL"], result_backend=servers["POSE_RESULT_BACKEND"], queue="slow"
+    ) as slow_client:
+        job = slow_client.submit(samples / "bus.jpg", overlay=False)
+        wait_until(lambda: job.state == "STARTED", 60)
+        os.kill(first.pid, signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(first.pid)], 5)
+        second = start_worker("cpu8", **{**slow, "NULL_NET_MS": "0"})
+        assert job.result(30).worker.startswith("cpu8")
+    stop_child(second, grace_s=10)
+
+
+@pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
+def test_a_message_that_nobody_survives_leaves_the_queue(servers: Servers) -> None:
+    url = servers["POSE_BROKER_URL"]
+    with kombu.Connection(url) as connection:
+        channel = connection.default_channel
+        poison = declared_queue("poisoned", url)(channel)
+        poison.declare()
+        dead = kombu.Queue("poisoned.dead", queue_arguments={"x-queue-type": "quorum"})(channel)
+        dead.declare()
+        connection.Producer().publish({}, exchange=poison.exchange, routing_key="poisoned")
+        for _ in range(DELIVERY_LIMIT + 1):
+            wait_until(poison.get).requeue()
+        assert poison.get() is None
+        assert wait_until(dead.get).headers["x-death"][0]["reason"] == "delivery_limit"
+
+
+@pytest.mark.parametrize("servers", [_tls], ids=["tls"], indirect=True)
+def test_a_certificate_that_nobody_signed_is_not_trusted(servers: Servers) -> None:
+    url = servers["POSE_BROKER_URL"].partition("/0?")[0] + "/1"  # kombu shares connections that differ in TLS alone
+    with PoseClient(url) as stranger, pytest.raises(BrokerUnavailable, match="certificate verify failed"):
+        stranger.submit("/a.jpg")
+    assert connect(servers["POSE_BROKER_URL"], 5).ping()
