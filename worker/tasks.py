@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from typing import Any, Dict, Mapping, Sequence
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -10,6 +12,7 @@ from celery.utils.log import get_task_logger
 from worker.app import app
 from worker.contract import TASK, Result, parse_message
 from worker.errors import DeviceOutOfMemory, JobTimedOut, PoseError, TransientError
+from worker.servers import is_redis
 from worker.settings import settings
 
 logger = get_task_logger(__name__)
@@ -20,12 +23,8 @@ logger = get_task_logger(__name__)
     bind=True,
     typing=False,  # the contract checks the arguments, and says more than a TypeError
     throws=(PoseError,),
-    autoretry_for=(TransientError,),
     max_retries=settings().max_attempts - 1,
-    retry_backoff=settings().retry_base_s,
-    retry_backoff_max=settings().retry_max_s,
-    retry_jitter=True,
-    default_retry_delay=settings().retry_base_s,  # after a slot was lost
+    default_retry_delay=1,  # after a slot was lost
     retry_on_worker_lost=True,  # counts as an attempt: a job that kills slots is not tried for ever
 )
 def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:
@@ -36,7 +35,26 @@ def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:
         TransientError: retried with back-off and jitter, POSE_MAX_ATTEMPTS times in all.
     """
     try:
-        return work(self.request, args, message).to_message()
+        return _work(self.request, args, message)
+    except TransientError as exc:
+        raise self.retry(exc=exc, countdown=_pause_s(self.request.retries)) from exc
+
+
+def _pause_s(retries: int) -> float:
+    """Seconds before the next attempt: doubled each time, less up to a half, so that what failed together parts."""
+    longest = min(settings().retry_max_s, settings().retry_base_s * 2**retries)
+    return _deliverable(longest * random.uniform(0.5, 1.0))
+
+
+def _deliverable(pause_s: float) -> float:
+    """`pause_s` as the broker can keep it: RabbitMQ's delayed delivery knows whole seconds, from one on."""
+    return pause_s if is_redis(settings().broker_url or "redis://") else float(max(1, math.ceil(pause_s)))
+
+
+def _work(request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Dict[str, Any]:
+    """One job, with everything that can end it as one of our errors."""
+    try:
+        return work(request, args, message).to_message()
     except SoftTimeLimitExceeded as exc:
         limit = settings().soft_time_limit_s
         raise JobTimedOut(

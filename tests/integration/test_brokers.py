@@ -60,7 +60,7 @@ def servers(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def worker(servers: Servers, start_worker: Start, samples: Path) -> Iterator[subprocess.Popen]:
-    chosen = {"POSE_FILE_GRACE_S": 60, "POSE_RETRY_BASE_S": 0.1, "POSE_MAX_ATTEMPTS": 3, "POSE_IMAGE_ROOTS": samples}
+    chosen = {"POSE_FILE_GRACE_S": 60, "POSE_RETRY_BASE_S": 0.5, "POSE_MAX_ATTEMPTS": 3, "POSE_IMAGE_ROOTS": samples}
     child = start_worker(**servers, **chosen, POSE_ENGINE="null")
     yield child
     stop_child(child, grace_s=10)  # while its broker is there
