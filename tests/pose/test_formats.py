@@ -73,11 +73,26 @@ def test_body_25_without_a_hip_has_no_mid_hip(people: People) -> None:
     assert _joints(openpose_json(People(keypoints, people.scores), order="BODY_25"))[8].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(0, [40, 20]), (3, [0.2, 0.2]), (4, [-0.6, -0.6])])
+@pytest.mark.parametrize(("scale", "expected"), [(0, [40, 20]), (3, [40 / 199, 20 / 99]), (4, [80 / 199 - 1, 40 / 99 - 1])])
 def test_keypoint_scale(people: People, scale: int, expected: list) -> None:
     joints = _joints(openpose_json(people, keypoint_scale=scale, size=(200, 100)))
-    assert joints[4, :2] == pytest.approx(expected)
+    assert joints[4, :2] == pytest.approx(expected, rel=1e-5)
     assert joints[17].tolist() == [0, 0, 0]
+
+
+def test_the_last_pixel_is_one_and_an_image_of_one_pixel_does_no_harm(people: People) -> None:
+    keypoints = people.keypoints.copy()
+    keypoints[0, 4, :2] = (199, 99)
+    corner = People(keypoints, people.scores)
+    assert _joints(openpose_json(corner, keypoint_scale=3, size=(200, 100)))[4, :2].tolist() == [1, 1]
+    assert _joints(openpose_json(corner, keypoint_scale=4, size=(200, 100)))[4, :2].tolist() == [1, 1]
+    assert np.isfinite(_joints(openpose_json(corner, keypoint_scale=4, size=(1, 1)))).all()
+
+
+def test_numbers_have_six_significant_digits(people: People) -> None:
+    keypoints = people.keypoints.copy()
+    keypoints[0, 4] = (1234.56789, 0.123456789, 0.98765432)
+    assert _joints(openpose_json(People(keypoints, people.scores)))[4].tolist() == [1234.57, 0.123457, 0.987654]
 
 
 def test_unknown_orders_and_scales_are_refused(people: People) -> None:

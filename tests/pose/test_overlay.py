@@ -92,3 +92,18 @@ def test_backgrounds(image: np.ndarray, people: People) -> None:
     assert alone[y, x] == pytest.approx([*COCO_18.colors[9], 128], abs=2)
     nobody = draw_overlay(image, People.nobody(), background="transparent")
     assert not nobody.any()
+
+
+def test_colours_by_person_or_of_ones_own_choice(image: np.ndarray, people: People) -> None:
+    other = people.keypoints + np.array([200, 0, 0], np.float32)
+    both = People(np.concatenate([people.keypoints, other]), np.array([0.9, 0.8]))
+    first, second = (np.round(person[9, :2]).astype(int)[::-1] for person in both.keypoints)
+    by_person = draw_overlay(image, both, alpha=1.0, colors="people")
+    assert np.abs(by_person[tuple(first)].astype(int) - by_person[tuple(second)]).max() > 60
+    assert by_person[tuple(first)] == pytest.approx(by_person[tuple(np.round(both.keypoints[0, 4, 1::-1]).astype(int))])
+    red, green = (0, 0, 255), (0, 255, 0)
+    chosen = draw_overlay(image, both, alpha=1.0, colors=[red, green])
+    assert chosen[tuple(first)] == pytest.approx(red, abs=2)
+    assert chosen[tuple(second)] == pytest.approx(green, abs=2)
+    one = draw_overlay(image, both, alpha=1.0, colors=[red])
+    assert one[tuple(second)] == pytest.approx(red, abs=2)

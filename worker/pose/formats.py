@@ -9,8 +9,10 @@ import numpy as np
 from worker.pose.people import People
 from worker.pose.skeleton import BODY_25_FROM_18, BODY_25_MID_HIP, COCO_17_FROM_18
 
-#: Decimals of positions and confidences.
-_DECIMALS = 3
+#: Significant digits that OpenPose writes of every number.
+_DIGITS = 6
+#: Decimals of COCO results' positions, confidences and scores.
+_DECIMALS, _SCORE_DECIMALS = 3, 6
 #: The lists that OpenPose 1.3 writes for each person, in its order; a body-only model fills one of them.
 _PERSON_KEYS = (
     "face_keypoints_2d",
@@ -30,8 +32,11 @@ def openpose_json(
 
     Args:
         order: ``COCO-18`` or ``BODY_25``.
-        keypoint_scale: 0: source pixels; 3: 0..1 of `size`; 4: -1..1 of `size`.
+        keypoint_scale: 0: source pixels; 3: 0..1, from the first pixel to the last; 4: -1..1, likewise.
         size: the source image's width and height in pixels; needed for the scales 3 and 4.
+
+    Source: OpenPose's doc/02_output.md; the order of the keys, the digits and the zeros for a joint that was not found
+    are as OpenPose writes them. Its `person_id` is -1 where nobody is tracked.
 
     Raises:
         ValueError: an unknown order or scale.
@@ -44,7 +49,7 @@ def openpose_json(
         "people": [
             {
                 "person_id": [-1],
-                "pose_keypoints_2d": [round(float(value), _DECIMALS) for value in person.ravel()],
+                "pose_keypoints_2d": [float(f"{value:.{_DIGITS}g}") for value in person.ravel()],
                 **{key: [] for key in _PERSON_KEYS},
             }
             for person in joints
@@ -61,7 +66,7 @@ def coco_results(people: People, image_id: int) -> List[Dict[str, Any]]:
             "image_id": int(image_id),
             "category_id": 1,
             "keypoints": [round(float(value), _DECIMALS) for value in person.ravel()],
-            "score": round(float(score), 6),
+            "score": round(float(score), _SCORE_DECIMALS),
         }
         for person, score in zip(chosen, people.scores)
     ]
@@ -88,5 +93,5 @@ def _scaled(places: np.ndarray, scale: int, size: Tuple[int, int]) -> np.ndarray
         return places
     if scale not in (3, 4):
         raise ValueError(f"keypoint_scale {scale!r} is not 0, 3 or 4")
-    share = places / np.array(size, float)
+    share = places / np.maximum(np.array(size, float) - 1, 1)
     return share if scale == 3 else share * 2 - 1

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Sequence, Tuple, Union
+
 import cv2
 import numpy as np
 
 from worker.pose.people import People
 from worker.pose.skeleton import COCO_18, Skeleton
 
+#: Blue, green, red.
+Color = Tuple[int, int, int]
+
 #: Fractional bits of the positions given to OpenCV, for smooth edges.
 _SHIFT = 4
 #: Line thickness as a share of the image's mean side.
 _THICKNESS = 1 / 160
+#: What people are told apart by: eight colours that differ in hue or lightness, the strongest contrasts first.
+_PEOPLE: Tuple[Color, ...] = (
+    (48, 48, 230),
+    (230, 140, 20),
+    (40, 200, 40),
+    (20, 200, 245),
+    (220, 60, 190),
+    (210, 210, 60),
+    (30, 110, 250),
+    (150, 90, 90),
+)
 
 
 def draw_overlay(
@@ -22,6 +38,7 @@ def draw_overlay(
     alpha: float = 0.6,
     thickness: float = 1.0,
     render_threshold: float = 0.05,
+    colors: Union[str, Sequence[Color]] = "keypoints",
     skeleton: Skeleton = COCO_18,
 ) -> np.ndarray:
     """Draw each person's limbs and joints.
@@ -32,6 +49,8 @@ def draw_overlay(
         alpha: opacity of what is drawn, 0..1.
         thickness: factor on the line thickness that fits the image's size.
         render_threshold: joints of lower confidence are not drawn.
+        colors: ``keypoints``: by keypoint, as the skeleton has them; ``people``: one for each person; or those that
+            people take in turn.
 
     Returns:
         uint8 (H, W, 3), BGR; for a transparent background uint8 (H, W, 4), BGRA.
@@ -40,8 +59,8 @@ def draw_overlay(
     line = max(1, round(thickness * _THICKNESS * (height + width) / 2))
     drawn = np.zeros((height, width, 3), np.uint8)
     mask = np.zeros((height, width), np.uint8)
-    for joints in people.keypoints:
-        _draw_person(drawn, mask, joints, line, render_threshold, skeleton)
+    for number, joints in enumerate(people.keypoints):
+        _draw_person(drawn, mask, joints, line, render_threshold, skeleton, _colors(colors, number, skeleton))
     if background == "transparent":
         # Colours are divided by their coverage: drawn on black, smooth edges would be dark.
         coverage = np.maximum(mask, 1)[..., None].astype(np.float32) / 255
@@ -55,8 +74,22 @@ def draw_overlay(
     return cv2.addWeighted(cv2.multiply(base, weight, dtype=cv2.CV_8U), 1.0, drawn, alpha, 0.0)
 
 
+def _colors(colors: Union[str, Sequence[Color]], number: int, skeleton: Skeleton) -> Sequence[Color]:
+    """The colour of each keypoint of the person of this number."""
+    if colors == "keypoints":
+        return skeleton.colors
+    palette = _PEOPLE if isinstance(colors, str) else colors
+    return [palette[number % len(palette)]] * len(skeleton.keypoints)
+
+
 def _draw_person(
-    drawn: np.ndarray, mask: np.ndarray, joints: np.ndarray, line: int, threshold: float, skeleton: Skeleton
+    drawn: np.ndarray,
+    mask: np.ndarray,
+    joints: np.ndarray,
+    line: int,
+    threshold: float,
+    skeleton: Skeleton,
+    colors: Sequence[Color],
 ) -> None:
     visible = joints[:, 2] > max(threshold, 0.0)
     places = np.where(visible[:, None], joints[:, :2], 0)
@@ -65,10 +98,10 @@ def _draw_person(
         if limb.joins_only or not (visible[limb.start] and visible[limb.end]):
             continue
         ends = tuple(map(int, fixed[limb.start])), tuple(map(int, fixed[limb.end]))
-        cv2.line(drawn, *ends, skeleton.colors[limb.end], line, cv2.LINE_AA, _SHIFT)
+        cv2.line(drawn, *ends, colors[limb.end], line, cv2.LINE_AA, _SHIFT)
         cv2.line(mask, *ends, 255, line, cv2.LINE_AA, _SHIFT)
     radius = round(line * 1.1 * (1 << _SHIFT))
     for joint in np.flatnonzero(visible):
         place = tuple(map(int, fixed[joint]))
-        cv2.circle(drawn, place, radius, skeleton.colors[joint], -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(drawn, place, radius, colors[joint], -1, cv2.LINE_AA, _SHIFT)
         cv2.circle(mask, place, radius, 255, -1, cv2.LINE_AA, _SHIFT)
