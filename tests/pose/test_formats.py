@@ -73,7 +73,9 @@ def test_body_25_without_a_hip_has_no_mid_hip(people: People) -> None:
     assert _joints(openpose_json(People(keypoints, people.scores), order="BODY_25"))[8].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(0, [40, 20]), (3, [40 / 199, 20 / 99]), (4, [80 / 199 - 1, 40 / 99 - 1])])
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(0, [40, 20]), (3, [40 / 199, 20 / 99]), (4, [80 / 199 - 1, 40 / 99 - 1])]
+)
 def test_keypoint_scale(people: People, scale: int, expected: list) -> None:
     joints = _joints(openpose_json(people, keypoint_scale=scale, size=(200, 100)))
     assert joints[4, :2] == pytest.approx(expected, rel=1e-5)
