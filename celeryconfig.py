@@ -21,6 +21,7 @@ override_backends = {
 result_expires = _s.result_expires_s
 #: Without it a finished job turns FAILURE when Redis is away while it is stored.
 result_backend_always_retry = True
+result_backend_max_sleep_between_retries_ms = 1000
 #: Other languages' clients read plain JSON.
 result_compression = None
 result_serializer = task_serializer = "json"
@@ -29,7 +30,6 @@ accept_content = result_accept_content = ["json"]
 include = ["worker.tasks"]
 task_default_queue = _s.consumed[0]
 task_queues = [queue(name, _url) for name in _s.consumed]
-task_track_started = True
 #: A message is acknowledged after its outcome is stored, so a dead worker's job is delivered again.
 task_acks_late = True
 task_soft_time_limit = _s.soft_time_limit_s
@@ -41,15 +41,14 @@ worker_prefetch_multiplier = 1
 worker_disable_prefetch = True
 #: A child loads the net before it answers; the default of 4 s kills slow starters for ever.
 worker_proc_alive_timeout = max(120.0, _s.start_timeout_s)
-worker_deduplicate_successful_tasks = True
 #: True loses jobs when broker and result backend are one Redis.
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_hijack_root_logger = True
 worker_send_task_events = False
 broker_connection_retry_on_startup = True
 
-#: A message unacknowledged for longer is delivered again: beyond any running attempt, any countdown and the drain.
-_visibility_s = int(_s.hard_time_limit_s + _s.retry_max_s + _s.grace_s)
+#: A message unacknowledged for longer is delivered again: beyond any running attempt and the drain.
+_visibility_s = int(_s.hard_time_limit_s + _s.grace_s)
 broker_transport_options = {
     **_broker.options,
     "visibility_timeout": _visibility_s,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import multiprocessing
@@ -12,17 +14,24 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import datetime
 from typing import Any, Optional, Tuple
 
+import redis
 from celery import Celery, bootsteps, signals
 from celery.concurrency.prefork import TaskPool
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from celery.worker import state
 
+from worker.attempt import Holding, ledger, new_ledger
+from worker.contract import TASK
 from worker.errors import PoseError, SettingsError
+from worker.ledger import Message
+from worker.outcome import Outcome
 from worker.processes import die_with_parent
-from worker.servers import dead_queue, is_redis
+from worker.reconciler import Reconciler
+from worker.servers import dead_queue, is_redis, queue
 from worker.settings import settings
 from worker.station import Station
 from worker.watch import Watch
@@ -71,6 +80,7 @@ class Preload(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
+        self._reconciler: Optional[Reconciler] = None
         try:
             _check_pool(worker)
         except SettingsError as exc:
@@ -94,18 +104,29 @@ class Preload(bootsteps.StartStopStep):
         global _started
         _started = True
         station().keep(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        self._reconciler = Reconciler(new_ledger(), settings(), _send, _depth)
+        self._reconciler.start()
         logger.info("● ready: %d slots on %s", worker.concurrency, station().device)
 
     def stop(self, worker: Any) -> None:
         """Nothing is consumed any more, and the slots end when their jobs do."""
+        self._rest()
         if station().trouble:
             sys.stderr.write(f"pose worker: {station().trouble}\n")
             worker.exitcode = 1
 
     def terminate(self, worker: Any) -> None:
-        """The slots are about to be ended."""
+        """The slots are about to be ended; their jobs go back to the queue."""
+        self._rest()
         station().leave()
+        for request in list(state.active_requests):
+            with contextlib.suppress(redis.RedisError):  # else the reconciler of another worker finds them
+                ledger().release(*Holding.of(request._context), "its worker stopped", counts=False)
         worker.exitcode = 1 if station().trouble else 0
+
+    def _rest(self) -> None:
+        if self._reconciler is not None:
+            self._reconciler.stop()
 
     def _await_slots(self, worker: Any) -> None:
         deadline = time.monotonic() + settings().start_timeout_s
@@ -125,6 +146,28 @@ class Preload(bootsteps.StartStopStep):
 
 
 app.steps["worker"].add(Preload)
+
+
+def _send(job_id: str, message: Message) -> None:
+    """Put a job on its queue once more."""
+    url = settings().broker_url or "redis://"
+    app.send_task(
+        TASK,
+        args=message.args,
+        kwargs=message.kwargs,
+        task_id=job_id,
+        queue=queue(message.queue, url),
+        priority=message.priority,
+        expires=datetime.fromisoformat(message.expires) if message.expires else None,
+        headers=message.headers,
+        retry=False,
+    )
+
+
+def _depth(name: str) -> int:
+    """How many messages wait in RabbitMQ's queue called `name`."""
+    with app.connection_for_write() as connection:
+        return int(queue(name, settings().broker_url)(connection.default_channel).queue_declare(passive=True)[1])
 
 
 class DeadQueues(bootsteps.StartStopStep):
@@ -221,17 +264,24 @@ def _say(word: str) -> None:
 
 
 @signals.task_prerun.connect
-def job_begins(**_: Any) -> None:
-    """In the slot: seen on the board from now on."""
+def job_begins(task: Any, **_: Any) -> None:
+    """In the slot: seen on the board from now on, and the ledger is told that it is still in work."""
     if _watch is not None:
-        _watch.begin()
+        _watch.begin(functools.partial(ledger().renew, *Holding.of(task.request)))
 
 
 @signals.task_postrun.connect
-def job_ends(state: str = "", retval: Any = None, **_: Any) -> None:
+def job_ends(task: Any, state: str = "", retval: Any = None, **_: Any) -> None:
     """In the slot: its job is done, whatever it ended in."""
     if _watch is not None:
-        _watch.end(str(retval) if state != "SUCCESS" else "")
+        outcome = Outcome.of(task.request, state, retval, _watch.busy_s)
+        _watch.end(outcome)
+
+
+@signals.task_revoked.connect
+def job_revoked(**_: Any) -> None:
+    """In the parent: a job was taken from the queue in order not to be done."""
+    station().board.revoke()
 
 
 class _NamePoison(logging.Filter):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
+import redis
+from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
 
-from worker.errors import PoseError
+from worker.errors import DeadLetter, PoseError
+from worker.ledger import Ledger, ResultKey
+from worker.processes import deaf_to
+from worker.settings import settings
+
+#: How Celery's final states are called in the ledger.
+_STATES = {states.SUCCESS: "done", states.FAILURE: "failed", states.REVOKED: "revoked"}
 
 
 class ResultBackend(RedisBackend):
-    """Stores a :class:`PoseError` by its type and its sentence; anything else with its traceback."""
+    """Stores an outcome in one step with the job's record: the first one stands.
+
+    A :class:`PoseError` is stored by its type and its sentence; anything else with its traceback.
+    """
 
     def mark_as_failure(
         self, task_id: str, exc: BaseException, traceback: Any = None, *args: Any, **kwargs: Any
@@ -19,10 +31,35 @@ class ResultBackend(RedisBackend):
         kept = None if isinstance(exc, PoseError) else traceback
         return super().mark_as_failure(task_id, exc, kept, *args, **kwargs)
 
-    def mark_as_retry(self, task_id: str, exc: BaseException, traceback: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Store that job `task_id` will be tried again because of `exc`."""
-        kept = None if isinstance(exc, PoseError) else traceback
-        return super().mark_as_retry(task_id, exc, kept, *args, **kwargs)
+    def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        """Store an outcome, until Redis answers; no soft time limit comes in between, for the work is done."""
+        told = "dead" if isinstance(result, DeadLetter) else _STATES.get(state, "")
+        with deaf_to(signal.SIGUSR1):
+            return super().store_result(task_id, result, state, *args, told=told, **kwargs)
+
+    def _store_result(  # Celery's own reads the key first, which the ledger's step need not
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        told: str = "",
+        **_: Any,
+    ) -> Any:
+        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta["task_id"] = task_id
+        key = self.get_key_for_task(task_id)
+        stored = ResultKey(key.decode() if isinstance(key, bytes) else key, self.encode(meta), int(self.expires))
+        if told:
+            Ledger(self.client, settings().key_prefix).finish(task_id, told, stored)
+        else:
+            self.client.set(stored.key, stored.value, ex=stored.ttl_s)
+        return result
+
+    def exception_safe_to_retry(self, exc: BaseException) -> bool:
+        """Whatever Redis says, a result is not given up: it may be read-only, full or loading for a while."""
+        return isinstance(exc, redis.RedisError) or bool(super().exception_safe_to_retry(exc))
 
 
 class ClientBackend(RedisBackend):

@@ -10,8 +10,10 @@ Imports neither torch nor cv2.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
+from datetime import datetime
 from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
 import celery
@@ -20,8 +22,9 @@ import kombu.exceptions
 import redis
 
 from worker.contract import TASK, Result, parse_job
-from worker.errors import BrokerUnavailable, JobFailed, PermanentError, SettingsError, TransientError
-from worker.servers import Server, celery_server, is_redis
+from worker.errors import BrokerUnavailable, JobConflict, JobFailed, PoseError, SettingsError
+from worker.ledger import Ledger, Message
+from worker.servers import Server, celery_server, connect, is_redis
 from worker.servers import queue as declared_queue
 from worker.settings import masked
 from worker.storage import RedisStore, delete, fetch
@@ -52,7 +55,7 @@ class JobHandle:
 
         Raises:
             TimeoutError: the job has not ended within `timeout`; it goes on.
-            PermanentError, TransientError: how the job failed, typed and in one sentence (see worker.errors).
+            PermanentError, DeadLetter: how the job failed, typed and in one sentence (see worker.errors).
             JobFailed: the job ended in an error of another kind.
             BrokerUnavailable: the result backend does not answer.
         """
@@ -82,17 +85,26 @@ class PoseClient:
         broker_url: as the workers' POSE_BROKER_URL.
         result_backend: as the workers' POSE_RESULT_BACKEND; the broker if not given.
         queue: as the workers' POSE_QUEUE.
+        key_prefix: as the workers' POSE_KEY_PREFIX.
 
     Raises:
         SettingsError: one of the URLs is of no server that there is.
     """
 
-    def __init__(self, broker_url: str, *, result_backend: Optional[str] = None, queue: str = "pose") -> None:
+    def __init__(
+        self,
+        broker_url: str,
+        *,
+        result_backend: Optional[str] = None,
+        queue: str = "pose",
+        key_prefix: str = "pose",
+    ) -> None:
         self._url = broker_url
         self._results_url = result_backend or broker_url
         broker, results = _servers(broker_url, self._results_url)
         self._queue = declared_queue(queue, broker_url)
         self._store = RedisStore(self._results_url)
+        self._ledger = Ledger(connect(self._results_url, timeout_s=5), key_prefix)
         self.app = celery.Celery("pose-client", broker=broker.url, backend=results.url, set_as_current=False)
         # As a setting it would only be read from a configuration module.
         self.app.loader.override_backends = {
@@ -126,6 +138,7 @@ class PoseClient:
     def close(self) -> None:
         """Close the connections; handles of this client are of no use afterwards."""
         self._store.close()
+        self._ledger.close()
         self.app.backend.close()  # the broker's connections are the whole process's, and stay
         self.app.close()
 
@@ -146,10 +159,35 @@ class PoseClient:
             image = os.path.abspath(image)  # noqa: PTH100 - keeps symbolic links for the worker to judge
         parse_job(image, options)
         job_id = str(uuid.uuid4())
-        message = {"image": image, "options": options}
-        with _broker_errors(self):
-            self.app.send_task(TASK, kwargs=message, task_id=job_id, queue=self._queue, retry=False)
+        self._send(job_id, Message(self._queue.name, kwargs={"image": image, "options": options}))
         return JobHandle(self, job_id, image)
+
+    def _send(self, job_id: str, message: Message) -> None:
+        """Record a job, then send it; one that was submitted before under this id is not sent again."""
+        with _broker_errors(self):
+            known = self._ledger.record(job_id, message)
+        if known == "other":
+            raise JobConflict(
+                f"Job {job_id} was submitted before with another image or other options; choose a new id."
+            )
+        if known == "same":
+            return
+        try:
+            with _broker_errors(self):
+                self.app.send_task(
+                    TASK,
+                    kwargs=message.kwargs,
+                    task_id=job_id,
+                    queue=self._queue,
+                    priority=message.priority,
+                    expires=message.expires and datetime.fromisoformat(message.expires),
+                    headers=message.headers,
+                    retry=False,
+                )
+        except BrokerUnavailable:
+            with contextlib.suppress(redis.RedisError):
+                self._ledger.withdraw(job_id)
+            raise
 
     def ended(self, job_ids: Iterable[str]) -> Iterator[Any]:
         """Of `job_ids`, those that have ended: pairs of id and a Result or the exception that ended the job.
@@ -195,7 +233,7 @@ def _outcome(job_id: str, state: str, stored: Any) -> Result:
     """A stored outcome as a Result, or raised as the error it is."""
     if state == "SUCCESS":
         return Result.model_validate(stored)
-    if isinstance(stored, (PermanentError, TransientError)):
+    if isinstance(stored, PoseError):
         raise stored
     raise JobFailed(f"Job {job_id} ended as {state}: {type(stored).__name__}: {stored}.") from (
         stored if isinstance(stored, BaseException) else None

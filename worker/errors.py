@@ -5,6 +5,7 @@
     PoseError
     ├── PermanentError            the same input will fail again: never retried
     │   ├── InvalidRequest        the message: unknown option, wrong type, out of range
+    │   │   └── JobConflict       the caller's job_id was used for another job before
     │   ├── ImageError            the image itself
     │   │   ├── ImageNotFound     nothing at that path or URL
     │   │   ├── ImageNotAllowed   outside the allowed roots, or not a regular file
@@ -13,8 +14,10 @@
     │   ├── ModelError            the net's files: missing, corrupt, unsupported
     │   ├── JobFailed             the job's process was killed, or met an error that is none of these
     │   └── SettingsError         a POSE_* variable has a value that is not allowed
+    ├── DeadLetter                every attempt failed in a way that may pass; kept until someone looks
     └── TransientError            the same input may succeed later: retried with back-off
-        ├── ImageNotReady         not there yet, or an I/O error while reading
+        ├── ImageNotReady         not there yet
+        ├── ImageUnreadable       an I/O error while opening or reading it
         ├── BrokerUnavailable     the broker or the result backend does not answer
         ├── StorageUnavailable    the overlay store does not answer
         ├── JobTimedOut           the job took longer than its time limit
@@ -42,6 +45,10 @@ class PermanentError(PoseError):
 
 class InvalidRequest(PermanentError):
     """The message does not fit the wire contract."""
+
+
+class JobConflict(InvalidRequest):
+    """The id that the caller chose belongs to another job."""
 
 
 class ImageError(PermanentError):
@@ -76,12 +83,20 @@ class SettingsError(PermanentError):
     """A setting has a value that is not allowed."""
 
 
+class DeadLetter(PoseError):
+    """All attempts that the job may have were used up; it is kept with its history."""
+
+
 class TransientError(PoseError):
     """The same input may succeed later; the job is retried with back-off."""
 
 
 class ImageNotReady(TransientError):
-    """The file is not there yet, or reading it failed."""
+    """The file is not there yet."""
+
+
+class ImageUnreadable(TransientError):
+    """The file system or the server failed while the image was opened or read."""
 
 
 class BrokerUnavailable(TransientError):

@@ -21,6 +21,7 @@ from worker.errors import (
     ImageNotReady,
     ImageTooLarge,
     ImageUndecodable,
+    ImageUnreadable,
     PoseError,
 )
 
@@ -30,6 +31,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _BACKGROUND = (255, 255, 255)
 #: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
+
+
+#: What opening a file fails with where it must not be opened.
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
 
     Raises:
         ImageNotFound, ImageNotAllowed, ImageTooLarge, ImageUndecodable: what is wrong with it.
-        ImageNotReady: it is not there yet, or reading it failed; worth another try.
+        ImageNotReady, ImageUnreadable: it is not there yet, or reading it failed; worth another try.
     """
     data = _read(_local_path(path), path, policy)
     try:
@@ -100,53 +105,64 @@ def _local_path(path: str) -> str:
 
 
 def _read(local: str, shown: str, policy: ImagePolicy) -> bytes:
-    """The file's bytes. It is opened once, and what is checked is what was opened."""
+    """The file's bytes. What is checked is what is read: the place is found once, without touching what is there."""
     try:
-        # O_NONBLOCK: opening a FIFO must not wait for a writer.
-        descriptor = os.open(local, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        place = os.open(local, os.O_PATH | os.O_CLOEXEC)
     except (OSError, ValueError) as exc:
-        raise _unopened(exc, shown, policy) from exc
+        raise _unopened(exc, local, shown, policy) from exc
     try:
-        _check_place(descriptor, shown, policy)
-        return _checked_bytes(descriptor, shown, policy)
+        if not _allowed(os.readlink(f"/proc/self/fd/{place}"), policy):  # noqa: PTH115 - the kernel's own word
+            raise _outside(shown)
+        _check_kind(os.fstat(place), shown, policy)
+        return _bytes(place, shown, policy)
     except OSError as exc:
-        raise ImageNotReady(f"{shown} could not be read ({exc.strerror}); it is tried again.") from exc
+        if exc.errno in _FORBIDDEN:
+            raise _forbidden(exc, shown) from exc
+        raise ImageUnreadable(f"{shown} could not be read ({exc.strerror}); it is tried again.") from exc
     finally:
-        os.close(descriptor)
+        os.close(place)
 
 
-def _unopened(exc: Exception, shown: str, policy: ImagePolicy) -> PoseError:
+def _unopened(exc: Exception, local: str, shown: str, policy: ImagePolicy) -> PoseError:
     number = getattr(exc, "errno", None)
+    if number in (errno.ENAMETOOLONG, None):
+        return ImageNotFound(f"{shown[:200]!r} is not a possible path ({exc}); check it.")
+    if not _allowed(os.path.realpath(local), policy):  # what is out there is nobody's business
+        return _outside(shown)
     if number in (errno.ENOENT, errno.ENOTDIR):
         kind: Type[PoseError] = ImageNotReady if policy.wait_for_missing else ImageNotFound
         return kind(f"{shown} does not exist on the worker's host; check the path and the mounts.")
-    if number in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV):
-        return ImageNotAllowed(f"{shown} may not be opened ({exc.strerror}); check its permissions.")  # type: ignore[attr-defined]
-    if number in (errno.ENAMETOOLONG, None):
-        return ImageNotFound(f"{shown[:200]!r} is not a possible path ({exc}); check it.")
-    return ImageNotReady(f"{shown} could not be opened ({exc}); it is tried again.")
+    if number in _FORBIDDEN:
+        return _forbidden(exc, shown)
+    return ImageUnreadable(f"{shown} could not be opened ({exc}); it is tried again.")
 
 
-def _check_place(descriptor: int, shown: str, policy: ImagePolicy) -> None:
-    """Whether the opened file, wherever links led, lies below an allowed root."""
-    real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - the kernel's word on what was opened
-    for root in policy.roots:
-        allowed = os.path.realpath(root)
-        if real == allowed or real.startswith(allowed.rstrip("/") + "/"):
-            return
-    raise ImageNotAllowed(
+def _allowed(real: str, policy: ImagePolicy) -> bool:
+    """Whether `real`, a path without links, lies below an allowed root."""
+    roots = [os.path.realpath(root) for root in policy.roots]
+    return any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots)
+
+
+def _outside(shown: str) -> ImageNotAllowed:
+    return ImageNotAllowed(
         f"{shown} is outside the folders that this worker may read; set POSE_IMAGE_ROOTS to allow it."
     )
 
 
-def _checked_bytes(descriptor: int, shown: str, policy: ImagePolicy) -> bytes:
-    status = os.fstat(descriptor)
+def _forbidden(exc: Exception, shown: str) -> ImageNotAllowed:
+    return ImageNotAllowed(f"{shown} may not be opened ({getattr(exc, 'strerror', exc)}); check its permissions.")
+
+
+def _check_kind(status: os.stat_result, shown: str, policy: ImagePolicy) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise ImageNotAllowed(f"{shown} is {kind}; send the path of one image file.")
     if status.st_size > policy.max_bytes:
         raise _too_large(shown, f"{status.st_size} bytes, more than {policy.max_bytes}")
-    with os.fdopen(os.dup(descriptor), "rb") as file:
+
+
+def _bytes(place: int, shown: str, policy: ImagePolicy) -> bytes:
+    with open(f"/proc/self/fd/{place}", "rb") as file:  # noqa: PTH123 - the very file that was checked
         data = file.read(policy.max_bytes + 1)  # it may have grown since
     if len(data) > policy.max_bytes:
         raise _too_large(shown, f"more than {policy.max_bytes} bytes")

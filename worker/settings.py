@@ -115,6 +115,7 @@ class Settings(BaseModel):
     soft_time_limit_s: float = Field(60.0, gt=0, description="Seconds after which a job is interrupted and retried")
     hard_time_limit_s: float = Field(90.0, gt=0, description="Seconds after which a job's process is killed")
     max_attempts: int = Field(5, ge=1, le=100, description="How often a job is tried when a failure is transient")
+    dead_keep_s: int = Field(30 * 86_400, ge=1, description="Seconds for which dead letters are kept")
     retry_base_s: float = Field(1.0, gt=0, description="Seconds before the second attempt; doubles each time")
     retry_max_s: float = Field(60.0, gt=0, description="Longest pause between attempts, in seconds")
     start_timeout_s: float = Field(300.0, gt=0, description="Seconds within which the net must be loaded and warm")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import cv2
@@ -64,7 +65,6 @@ class Slot:
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_aspect=settings.max_aspect,
-            wait_for_missing=settings.file_grace_s > 0,
         )
         self._store = open_store(settings.overlays_url, prefix=settings.key_prefix)
 
@@ -87,9 +87,13 @@ class Slot:
         finally:
             remote.end()
 
-    def load_image(self, path: str) -> LoadedImage:
-        """Read the image at `path`; raises ImageError or ImageNotReady."""
-        return load_image(path, self._policy)
+    def load_image(self, path: str, age_s: float) -> LoadedImage:
+        """Read the image at `path`; raises ImageError, ImageNotReady or ImageUnreadable.
+
+        Args:
+            age_s: seconds since the job was submitted.
+        """
+        return load_image(path, replace(self._policy, wait_for_missing=age_s < self._settings.file_grace_s))
 
     def estimate(self, picture: LoadedImage, job: Job) -> Estimate:
         """Find the people in `picture`."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+import time
+from typing import Callable, Optional
+
+import redis
 
 from worker.device.board import Board, SlotRow, now
+from worker.device.tally import ATTEMPTS, PEOPLE, SECONDS, WAITS
+from worker.ledger import LEASE_S
+from worker.outcome import Outcome
 
 #: What a whole process group is sent when a host goes down; the worker's parent then drains, and slots work on.
 _SIGNALS = {signal.SIGTERM, signal.SIGHUP}
@@ -23,22 +31,47 @@ class Watch:
     def __init__(self, board: Board, index: int) -> None:
         self._board = board
         self._row: SlotRow = board.slot(index)
+        if self._row.busy_since:  # the slot before this one died with a job in work
+            self._row.tally.count("lost")
+        self._row.tally.starts += 1
         self._row.pid, self._row.beat, self._row.busy_since = os.getpid(), now(), 0.0
         self._parent = os.getppid()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._renew: Optional[Callable[[], None]] = None
         threading.Thread(target=self._run, name="watch", daemon=True).start()
+        threading.Thread(target=self._renew_lease, name="lease", daemon=True).start()
 
-    def begin(self) -> None:
-        """A job is in work from now on."""
-        self._row.busy_since = now()
+    def begin(self, renew: Optional[Callable[[], None]] = None) -> None:
+        """A job is in work from now on; `renew` tells the ledger so, now and then."""
+        self._row.busy_since, self._renew = now(), renew
 
-    def end(self, error: str = "") -> None:
-        """It is not any more; `error` is the sentence of its failure."""
-        self._row.busy_since = 0.0
+    @property
+    def busy_s(self) -> float:
+        """Seconds for which the job has been in work."""
+        return now() - self._row.busy_since if self._row.busy_since else 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Note how long the job had been submitted when it was begun."""
+        self._row.tally.wait.observe(seconds, WAITS)
+
+    def end(self, outcome: Outcome) -> None:
+        """It is not any more, and is counted by its `outcome`."""
+        self._row.busy_since, self._renew = 0.0, None
+        tally = self._row.tally
+        tally.count(outcome.kind, outcome.error_name)
+        if outcome.kind == "ignored":
+            return
+        tally.seconds.observe(outcome.seconds, SECONDS)
         self._row.done += 1
-        if error:
+        if outcome.error is not None:
             self._row.failed += 1
-            self._board.last_error = error
+            self._board.last_error = str(outcome.error)
+        if outcome.kind in ("succeeded", "failed", "dead"):
+            tally.attempts.observe(outcome.attempt, ATTEMPTS)
+        for stage, milliseconds in outcome.result.get("timings_ms", {}).items():
+            tally.stage(stage, milliseconds / 1000)
+        if outcome.result:
+            tally.people.observe(len(outcome.result["people"]), PEOPLE)
 
     def _run(self) -> None:
         while True:
@@ -47,3 +80,11 @@ class Watch:
             if received and (self._board.leaving or received.si_pid == self._parent):
                 # From the parent it means what it says. Python would tell the main thread, which may be in a long wait.
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    def _renew_lease(self) -> None:
+        while True:
+            time.sleep(LEASE_S / 4)
+            renew = self._renew
+            if renew is not None:
+                with contextlib.suppress(redis.RedisError):
+                    renew()

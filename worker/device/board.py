@@ -11,6 +11,7 @@ import mmap
 import os
 import time
 
+from worker.device.tally import Histogram, JobTally
 from worker.settings import MAX_SLOTS
 
 _ERROR_BYTES = 256
@@ -30,6 +31,8 @@ class NetRow(ctypes.Structure):
         ("batches", ctypes.c_int64),
         ("frames", ctypes.c_int64),
         ("out_of_memory", ctypes.c_int64),
+        ("starts", ctypes.c_int64),
+        ("batch_sizes", Histogram),
     )
 
 
@@ -42,6 +45,7 @@ class SlotRow(ctypes.Structure):
         ("busy_since", ctypes.c_double),
         ("done", ctypes.c_int64),
         ("failed", ctypes.c_int64),
+        ("tally", JobTally),
     )
 
 
@@ -49,6 +53,7 @@ class _Page(ctypes.Structure):
     _fields_ = (
         ("leaving", ctypes.c_int64),
         ("broken", ctypes.c_int64),
+        ("revoked", ctypes.c_int64),
         ("net", NetRow),
         ("slots", SlotRow * MAX_SLOTS),
         ("last_error", ctypes.c_char * _ERROR_BYTES),
@@ -97,6 +102,15 @@ class Board:
     def give_up(self) -> None:
         """A slot's word that none can work, so that the worker must end."""
         self._page.broken = 1
+
+    @property
+    def revoked(self) -> int:
+        """Jobs that were taken from the queue and not begun, because they were revoked or had expired."""
+        return int(self._page.revoked)
+
+    def revoke(self) -> None:
+        """The parent's word that there was another."""
+        self._page.revoked += 1
 
     @property
     def leaving(self) -> bool:

@@ -1,0 +1,30 @@
+-- Before work: digest, message, list, keep, holder, attempt, most attempts, lease, result key, its value, its ttl, keep
+-- of the dead -> verdict, attempts, seconds since submission. An attempt counts before it is made.
+local digest, message, list, keep = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local holder, attempt, most, lease = ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local state = get('state')
+if not state then -- from a client that keeps no record
+  redis.call('HSET', job, 'digest', digest, 'message', message, 'list', list, 'tries', 0, 'attempts', 0,
+    'submitted', seconds(now()))
+elseif ENDED[state] or state == 'dead' then
+  return {state, get('attempts'), '0'}
+elseif state == 'running' then
+  if get('holder') == holder then -- asked again, because the answer got lost
+    return {'begun', get('attempts'), seconds(now() - tonumber(get('submitted')))}
+  end
+  local held = redis.call('ZSCORE', prefix .. ':running', id)
+  if held and tonumber(held) > now() then
+    return {state, get('attempts'), '0'}
+  end
+  note('lost: its worker gave no more sign of life')
+end
+if tonumber(get('attempts')) >= most then
+  enter('dead', 'dead', now(), ARGV[14])
+  return {'dead', get('attempts'), '0'}
+end
+local attempts = redis.call('HINCRBY', job, 'attempts', 1)
+local try = redis.call('HINCRBY', job, 'tries', 1)
+redis.call('HSET', job, 'holder', holder, 'attempt:' .. try, seconds(now()) .. ' ' .. attempt)
+enter('running', 'running', now() + lease, keep)
+redis.call('SET', ARGV[11], ARGV[12], 'EX', ARGV[13])
+return {'begun', attempts, seconds(now() - tonumber(get('submitted')))}

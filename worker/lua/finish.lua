@@ -1,0 +1,17 @@
+-- The outcome, with the result in one step: new state, result key, its value, its ttl -> whether it was written. The
+-- first outcome stands. Tasks without a record keep their results as anywhere.
+local state = get('state')
+if state and (ENDED[state] or (state == 'dead' and ARGV[3] ~= 'dead')) then
+  return 0
+end
+store(ARGV[4], ARGV[5], ARGV[6])
+if state == 'dead' then
+  redis.call('HSET', job, 'result', ARGV[4])
+elseif state then
+  note(ARGV[3])
+  leave()
+  redis.call('HSET', job, 'state', ARGV[3], 'ended', seconds(now()))
+  redis.call('HDEL', job, 'message')
+  redis.call('EXPIRE', job, ARGV[6])
+end
+return 1

@@ -1,0 +1,8 @@
+-- A person removes a dead job -> whether it was one.
+if get('state') ~= 'dead' then
+  redis.call('ZREM', prefix .. ':dead', id) -- a record that has expired
+  return 0
+end
+leave()
+redis.call('DEL', job)
+return 1

@@ -1,0 +1,29 @@
+-- What the reconciler must look at: token, its ttl in ms, patience in seconds, most of each kind, lists ... -> {ids of
+-- expired leases, of pauses that are over, {list, ids that were taken from it and never begun}...}, or nothing if
+-- another one holds the lock. A list is first in, first out: what was sent before its head has left it.
+local token, patience, most = ARGV[2], tonumber(ARGV[4]), ARGV[5]
+local lock = prefix .. ':reconciler'
+if not redis.call('SET', lock, token, 'NX', 'PX', ARGV[3]) then
+  if redis.call('GET', lock) ~= token then
+    return false
+  end
+  redis.call('PEXPIRE', lock, ARGV[3])
+end
+local time = now()
+local function due(set, before)
+  return redis.call('ZRANGE', prefix .. ':' .. set, '-inf', '(' .. seconds(before), 'BYSCORE', 'LIMIT', 0, most)
+end
+local found = {due('running', time), due('later', time)}
+for place = 6, #ARGV do
+  local list, before = ARGV[place], time - patience
+  local head = redis.call('LINDEX', list, -1)
+  if head then
+    local read, message = pcall(cjson.decode, head)
+    local headers = read and type(message) == 'table' and message['headers']
+    local named = type(headers) == 'table' and headers['id']
+    local sent = type(named) == 'string' and redis.call('HGET', prefix .. ':job:' .. named, 'sent')
+    before = sent and math.min(before, tonumber(sent)) or 0
+  end
+  found[#found + 1] = due('waiting:' .. list, before)
+end
+return found

@@ -1,0 +1,52 @@
+"""What the worker's parent does with a job whose slot was lost or killed: it goes back, and the attempt is noted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+from billiard.exceptions import WorkerLostError
+from celery.worker import request, state
+from celery.worker.state import task_ready
+
+from worker.attempt import Holding, ledger
+from worker.ledger import ENDED
+
+logger = logging.getLogger(__name__)
+
+
+class Request(request.Request):
+    """A job in work, seen from the parent."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The job has reached a time limit; at the hard one, its slot is killed."""
+        if soft:
+            super().on_timeout(soft, timeout)
+        else:
+            task_ready(self)
+            self._give_back(f"its slot was killed after {timeout:g} s, the hard time limit")
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """The job has failed, or its slot is gone."""
+        exc = exc_info.exception
+        lost = isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt))
+        if not lost or self._already_revoked or self._already_cancelled:
+            super().on_failure(exc_info, send_failed_event, return_ok)
+            return
+        task_ready(self)
+        if not state.should_terminate:
+            self._give_back(f"its slot was lost ({exc})")
+
+    def _give_back(self, what: str) -> None:
+        """Put the message back on the queue, unless the job had ended already."""
+        logger.error("✗ Job %s: %s.", self.id, what)
+        job_id, holder = Holding.of(self._context)
+        try:
+            now_in = ledger().release(job_id, holder, what, counts=True)
+        except redis.RedisError:
+            now_in = "unknown"  # the reconciler will find that nobody holds it any more
+        if now_in in ENDED:
+            self.acknowledge()
+        else:
+            self.reject(requeue=True)
