@@ -64,8 +64,8 @@ def draw_overlay(
     if background == "transparent":
         # Colours are divided by their coverage: drawn on black, smooth edges would be dark.
         coverage = np.maximum(mask, 1)[..., None].astype(np.float32) / 255
-        colors = np.clip(drawn / coverage, 0, 255).astype(np.uint8)
-        return np.dstack([colors, (mask * np.float32(alpha)).round().astype(np.uint8)])
+        solid = np.clip(drawn / coverage, 0, 255).astype(np.uint8)
+        return np.dstack([solid, (mask * np.float32(alpha)).round().astype(np.uint8)])
     base = image if background == "image" else np.zeros_like(image)
     if len(people) == 0:
         return base.copy()
@@ -103,5 +103,5 @@ def _draw_person(
     radius = round(line * 1.1 * (1 << _SHIFT))
     for joint in np.flatnonzero(visible):
         place = tuple(map(int, fixed[joint]))
-        cv2.circle(drawn, place, radius, colors[joint], -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(drawn, place, radius, colors[int(joint)], -1, cv2.LINE_AA, _SHIFT)
         cv2.circle(mask, place, radius, 255, -1, cv2.LINE_AA, _SHIFT)
