@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Sequence
 
 from worker.engine.manifest import Manifest, read_manifest
 from worker.engine.net import Maps, Net
@@ -17,6 +17,8 @@ def load(
     precision: str = "fp32",
     engine: str = "torch",
     threads: Optional[int] = None,
+    blobs_to_keep: Sequence[str] = (),
+    compile: str = "off",
 ) -> Net:
     """Load the net in `model_dir`.
 
@@ -25,6 +27,9 @@ def load(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         engine: what executes it: ``torch``; ``caffe2``, where that is installed; or ``null``, which finds nobody.
         threads: CPU threads; None: one for each core.
+        blobs_to_keep: blobs beside heatmaps and PAFs that ``run_blobs`` gives (torch and caffe2); every other blob is
+            released, or its memory used again, after its last use.
+        compile: how torch may make the net faster for sizes that come again: ``off``, ``graph`` or ``inductor``.
 
     Raises:
         ModelError: a file is missing or corrupt, or the net uses something that is not supported.
@@ -34,7 +39,14 @@ def load(
     if engine == "torch":
         from worker.engine.torch_engine import TorchNet
 
-        return TorchNet(manifest, device=device, precision=precision, threads=threads)
+        return TorchNet(
+            manifest,
+            device=device,
+            precision=precision,
+            threads=threads,
+            blobs_to_keep=blobs_to_keep,
+            compile=compile,
+        )
     if engine == "null":
         from worker.engine.null_engine import NullNet
 
@@ -42,7 +54,7 @@ def load(
     if engine == "caffe2":
         from worker.engine.caffe2_engine import Caffe2Net
 
-        return Caffe2Net(manifest, device=device, precision=precision, threads=threads)
+        return Caffe2Net(manifest, device=device, precision=precision, threads=threads, blobs_to_keep=blobs_to_keep)
     raise ModelError(f"There is no engine {engine!r}; set POSE_ENGINE to torch or caffe2.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, Iterable, Set, Tuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from models.proto import netdef_pb2
 from models.proto.parse import parse
 from worker.engine.fillers import FILLERS, fill
+from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest
 from worker.errors import ModelError
 
 #: Largest file read, in bytes; protobuf itself ends at 2 GiB.
@@ -98,6 +99,25 @@ def read_net(path: Path) -> netdef_pb2.NetDef:
             f"{path} is empty or not a Caffe2 NetDef: it has no operators; fetch or convert the net again."
         )
     return net
+
+
+def read_pair(manifest: Manifest, blobs_to_keep: Iterable[str] = ()) -> NetPair:
+    """Read and check the net that `manifest` describes.
+
+    Args:
+        blobs_to_keep: blobs that are wanted beside those of heatmaps and PAFs; they become outputs too.
+
+    Raises:
+        ModelError: a file or the net in it has a fault, or a wanted blob is not made.
+    """
+    predict, init = (read_net(manifest.directory / name) for name in (PREDICT_NET, INIT_NET))
+    wanted = (manifest.heatmaps.blob, manifest.pafs.blob)
+    net = check_pair(predict, init, manifest.input.blob, tuple(dict.fromkeys(wanted)))
+    kept = tuple(dict.fromkeys((*net.output_blobs, *blobs_to_keep)))
+    missing = sorted(set(kept) - {blob for operator in net.operators for blob in operator.outputs})
+    if missing and blobs_to_keep:
+        raise ModelError(f"The net {net.name!r} never makes blob {missing[0]!r}, which is to be kept; name another.")
+    return replace(net, output_blobs=kept)
 
 
 def check_pair(

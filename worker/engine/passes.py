@@ -112,6 +112,18 @@ def fold_scalings(net: NetPair) -> NetPair:
     return _merge_pairs(net, fold)
 
 
+def relus_after_convolutions(net: NetPair) -> Dict[str, Operator]:
+    """Blob made by a convolution → the Relu that alone reads it, and so can be done in place.
+
+    Blobs must have one writer each.
+    """
+    readers = Counter(blob for operator in net.operators for blob in operator.inputs)
+    readers.update(net.output_blobs)
+    convolutions = {operator.outputs[0] for operator in net.operators if operator.type == "Conv"}
+    relus = [operator for operator in net.operators if operator.type == "Relu"]
+    return {relu.inputs[0]: relu for relu in relus if relu.inputs[0] in convolutions and readers[relu.inputs[0]] == 1}
+
+
 #: Makes one convolution of a convolution and the only reader of its result, or None.
 Fold = Callable[[Operator, Operator, Dict[str, np.ndarray]], Optional[Operator]]
 

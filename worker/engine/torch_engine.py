@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import os
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 
-from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest
+from worker.engine.manifest import Manifest
 from worker.engine.net import Maps, check_outputs, check_sides, empty_maps, probe_side
-from worker.engine.netdef import NetPair, check_pair, read_net
+from worker.engine.netdef import read_pair
 from worker.engine.passes import optimise
 from worker.engine.shapes import check_shapes
-from worker.engine.torch_graph import build_graph, pack_convolutions
+from worker.engine.torch_compiled import compiled
+from worker.engine.torch_graph import build_graph
+from worker.engine.torch_packed import PackedModules, can_pack
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
+
+logger = logging.getLogger(__name__)
 
 #: Names of glibc's malloc parameters (mallopt(3)).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -33,27 +38,45 @@ class TorchNet:
         device: ``cpu`` or ``cuda:<i>``.
         precision: ``fp32``, ``bf16`` or ``fp16``; inputs are normalised and outputs returned in fp32 all the same.
         threads: CPU threads of this process; None: one for each core.
+        blobs_to_keep: blobs beside heatmaps and PAFs that :meth:`run_blobs` gives; all others are released after
+            their last use.
+        compile: ``off``, ``graph`` or ``inductor``; see :func:`worker.engine.torch_compiled.compiled`.
 
     Raises:
         ModelError: the net's files are corrupt, or it uses something that is not supported.
     """
 
     def __init__(
-        self, manifest: Manifest, *, device: str = "cpu", precision: str = "fp32", threads: Optional[int] = None
+        self,
+        manifest: Manifest,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: Optional[int] = None,
+        blobs_to_keep: Sequence[str] = (),
+        compile: str = "off",
     ) -> None:
         if precision not in _DTYPES:
             raise ModelError(f"There is no precision {precision!r}; there are {', '.join(_DTYPES)}.")
+        if device == "cpu" and precision != "fp32" and not can_pack(_DTYPES[precision]):
+            logger.warning("This CPU has no instructions for %s; %s runs in fp32.", precision, manifest.name)
+            precision = "fp32"
         self.manifest, self.device, self.precision = manifest, device, precision
         self._dtype = _DTYPES[precision]
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-        net = _read(manifest)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32; who wants less asks for it
+        net = read_pair(manifest, blobs_to_keep)
         self._blobs = net.output_blobs
         side = probe_side(manifest)
         shapes = check_shapes(net, side, side)
-        self._module: Any = build_graph(optimise(net)).to(device=device, dtype=self._dtype)
+        net = optimise(net)
+        module: Any = build_graph(net).to(device=device, dtype=self._dtype)
+        self._packed: Optional[PackedModules] = None
         if device == "cpu":
             _keep_freed_memory()
-            pack_convolutions(self._module)
+            if compile != "inductor" and can_pack(self._dtype):
+                self._packed = PackedModules(module, net)
+        self._module: Any = None if self._packed else compiled(module, compile, device)
         if shapes:
             check_outputs(manifest, net.name, shapes)
         spec = manifest.input
@@ -70,35 +93,55 @@ class TorchNet:
         """Run padded uint8 frames in one pass and write their maps where they are wanted."""
         check_sides(self.manifest, frames[0].shape[1:3])
         with torch.inference_mode(), _device_errors(self.device, frames[0].shape):
-            pieces = [_tensor(piece).to(self.device) for piece in frames]
-            # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
-            batch = (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).permute(0, 3, 1, 2).to(torch.float32)
-            batch = batch.flip(1) if self._flip else batch
-            self._forward((batch - self._mean) * self._scale, maps)
+            self._write(self._forward(self._normalised(frames)), maps)
 
     def run(self, batch: np.ndarray) -> Maps:
         """Run a normalised float32 batch (N, 3, H, W)."""
         check_sides(self.manifest, batch.shape[2:4])
         maps = empty_maps(self.manifest, len(batch), batch.shape[2:4])
         with torch.inference_mode(), _device_errors(self.device, batch.shape):
-            self._forward(torch.from_numpy(np.ascontiguousarray(batch)).to(self.device), [maps])
+            self._write(self._forward(self._tensor(batch)), [maps])
         return maps
+
+    def run_blobs(self, batch: np.ndarray) -> Dict[str, np.ndarray]:
+        """Run a normalised batch; gives the outputs and `blobs_to_keep` by name, float32, as the net makes them."""
+        check_sides(self.manifest, batch.shape[2:4])
+        with torch.inference_mode(), _device_errors(self.device, batch.shape):
+            found = self._forward(self._tensor(batch))
+            return {blob: values.to("cpu", torch.float32).numpy() for blob, values in found.items()}
 
     def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
         """Run each (height, width) once, rounded up to the stride."""
         stride = self.manifest.input.stride
         for height, width in sizes:
-            self(np.zeros((1, -(-height // stride) * stride, -(-width // stride) * stride, 3), np.uint8))
+            sides = -(-height // stride) * stride, -(-width // stride) * stride
+            if self._packed:
+                self._packed.get((1, 3, *sides), often=True)
+            self(np.zeros((1, *sides, 3), np.uint8))
 
     def close(self) -> None:
         """Give the parameters' memory back."""
-        self._module = None
+        self._module = self._packed = None
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _forward(self, batch: torch.Tensor, maps: Sequence[Maps]) -> None:
-        outputs = self._module(batch.to(self._dtype).contiguous(memory_format=torch.channels_last))
-        blobs = dict(zip(self._blobs, outputs))
+    def _normalised(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
+        pieces = [_tensor(piece).to(self.device) for piece in frames]
+        # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
+        batch = (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).permute(0, 3, 1, 2).to(torch.float32)
+        batch = batch.flip(1) if self._flip else batch
+        return batch.sub_(self._mean).mul_(self._scale).to(self._dtype)
+
+    def _tensor(self, batch: np.ndarray) -> torch.Tensor:
+        """A normalised batch, in the memory order and precision that the module takes."""
+        given = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self._dtype)
+        return given.contiguous(memory_format=torch.channels_last)
+
+    def _forward(self, batch: torch.Tensor) -> Dict[str, torch.Tensor]:
+        module = self._packed.get(tuple(batch.shape)) if self._packed else self._module
+        return dict(zip(self._blobs, module(batch)))
+
+    def _write(self, blobs: Dict[str, torch.Tensor], maps: Sequence[Maps]) -> None:
         first = 0
         for piece in maps:
             last = first + len(piece[0])
@@ -122,13 +165,6 @@ def _keep_freed_memory() -> None:
 def _tensor(pixels: np.ndarray) -> torch.Tensor:
     """A tensor on the array's own memory; of a read-only array PyTorch warns, and gets a copy."""
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
-
-
-def _read(manifest: Manifest) -> NetPair:
-    predict = read_net(manifest.directory / PREDICT_NET)
-    init = read_net(manifest.directory / INIT_NET)
-    blobs = tuple(dict.fromkeys((manifest.heatmaps.blob, manifest.pafs.blob)))
-    return check_pair(predict, init, manifest.input.blob, blobs)
 
 
 class _device_errors:  # noqa: N801 - used like a function

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, Dict, Tuple
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch
 from torch import fx
 
 from worker.engine.netdef import NetPair, Operator
-from worker.engine.torch_operators import Call, call_for, conv, packed_conv
+from worker.engine.passes import relus_after_convolutions
+from worker.engine.torch_operators import Call, call_for
 from worker.errors import ModelError
 
 
@@ -28,7 +28,7 @@ def build_graph(net: NetPair) -> fx.GraphModule:
         attribute = f"p{number}"  # blob names need not be identifiers
         root.register_buffer(attribute, _tensor(values), persistent=False)
         blobs[blob] = graph.get_attr(attribute)
-    followers = _relus_after_convs(net)
+    followers = relus_after_convolutions(net)
     fused = {relu.outputs[0] for relu in followers.values()}
     for operator in net.operators:
         if operator.type == "Free" or operator.outputs[0] in fused:
@@ -41,6 +41,7 @@ def build_graph(net: NetPair) -> fx.GraphModule:
         # Further outputs (a Dropout's mask, a Concat's split sizes) serve training; using one is found by check_shapes.
         for spare in operator.outputs[1:]:
             blobs.pop(spare, None)
+        result.meta["reads"] = operator.inputs[0]  # for worker.engine.torch_packed
         blobs[blob] = result
     try:
         graph.output(tuple(blobs[blob] for blob in net.output_blobs))
@@ -50,54 +51,6 @@ def build_graph(net: NetPair) -> fx.GraphModule:
         ) from exc
     graph.eliminate_dead_code()
     return fx.GraphModule(root, graph).eval()
-
-
-def pack_convolutions(module: fx.GraphModule) -> None:
-    """Let oneDNN, where it is there, run the convolutions of a module on a CPU: weights reordered once, Relu fused."""
-    if not torch.backends.mkldnn.is_available() or not _has_pointwise():
-        return
-    for node in module.graph.nodes:
-        if node.op != "call_function" or node.target is not conv:
-            continue
-        weight = node.args[1]
-        values = getattr(module, weight.target)
-        if values.dtype not in _PACKED or (values.dtype != torch.float32 and not _runs(values.dtype)):
-            continue
-        node.target = packed_conv
-        node.kwargs = {"relu": False, **node.kwargs}
-        if not values.is_mkldnn:
-            given = node.kwargs
-            packed = torch.ops.mkldnn._reorder_convolution_weight(
-                values, given["padding"], given["stride"], given["dilation"], given["groups"], None
-            )
-            setattr(module, weight.target, packed)
-    module.recompile()
-
-
-#: What oneDNN packs weights in.
-_PACKED = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def _has_pointwise() -> bool:
-    try:
-        return bool(torch.ops.mkldnn._convolution_pointwise)
-    except (AttributeError, RuntimeError):  # an older torch
-        return False
-
-
-def _runs(dtype: torch.dtype) -> bool:
-    """Whether this CPU has instructions for `dtype`; without, PyTorch's own kernels are used."""
-    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}[dtype]
-    return bool(getattr(torch.ops.mkldnn, name)())
-
-
-def _relus_after_convs(net: NetPair) -> Dict[str, Operator]:
-    """Blob made by a convolution → the Relu that alone reads it. Blobs must have one writer each."""
-    readers = Counter(blob for operator in net.operators for blob in operator.inputs)
-    readers.update(net.output_blobs)
-    convs = {operator.outputs[0] for operator in net.operators if operator.type == "Conv"}
-    relus = [operator for operator in net.operators if operator.type == "Relu"]
-    return {relu.inputs[0]: relu for relu in relus if relu.inputs[0] in convs and readers[relu.inputs[0]] == 1}
 
 
 def _tensors(operator: Operator) -> Tuple[str, ...]:
