@@ -13,6 +13,7 @@ import click
 from tqdm import tqdm
 
 from worker.contract import PRESETS
+from worker.dead import dead
 from worker.errors import PoseError, SettingsError
 from worker.evaluate import evaluate
 from worker.processes import interruptible
@@ -73,6 +74,7 @@ def status(watch: bool) -> None:
         time.sleep(1)
 
 
+main.add_command(dead)
 main.add_command(evaluate)
 
 

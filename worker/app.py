@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
@@ -17,7 +16,6 @@ import time
 from datetime import datetime
 from typing import Any, Optional, Tuple
 
-import redis
 from celery import Celery, bootsteps, signals
 from celery.concurrency.prefork import TaskPool
 from celery.exceptions import WorkerShutdown, WorkerTerminate
@@ -104,7 +102,7 @@ class Preload(bootsteps.StartStopStep):
         global _started
         _started = True
         station().keep(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        self._reconciler = Reconciler(new_ledger(), settings(), _send, _depth)
+        self._reconciler = Reconciler(new_ledger(), settings(), send, _depth)
         self._reconciler.start()
         logger.info("● ready: %d slots on %s", worker.concurrency, station().device)
 
@@ -116,12 +114,9 @@ class Preload(bootsteps.StartStopStep):
             worker.exitcode = 1
 
     def terminate(self, worker: Any) -> None:
-        """The slots are about to be ended; their jobs go back to the queue."""
+        """The slots are about to be ended."""
         self._rest()
         station().leave()
-        for request in list(state.active_requests):
-            with contextlib.suppress(redis.RedisError):  # else the reconciler of another worker finds them
-                ledger().release(*Holding.of(request._context), "its worker stopped", counts=False)
         worker.exitcode = 1 if station().trouble else 0
 
     def _rest(self) -> None:
@@ -148,7 +143,7 @@ class Preload(bootsteps.StartStopStep):
 app.steps["worker"].add(Preload)
 
 
-def _send(job_id: str, message: Message) -> None:
+def send(job_id: str, message: Message) -> None:
     """Put a job on its queue once more."""
     url = settings().broker_url or "redis://"
     app.send_task(
@@ -225,9 +220,15 @@ def limit_drain(**_: Any) -> None:
     """Give the jobs in work POSE_GRACE_S seconds; what is not done then goes back to the queue."""
     global _drain
     if _drain is None:
-        _drain = threading.Timer(settings().grace_s, os.kill, (os.getpid(), signal.SIGQUIT))
+        _drain = threading.Timer(settings().grace_s, _give_back)
         _drain.daemon = True
         _drain.start()
+
+
+def _give_back() -> None:
+    """End the jobs in work; a worker that only waits for its idle slots to leave is not disturbed in that."""
+    if state.active_requests:
+        os.kill(os.getpid(), signal.SIGQUIT)
 
 
 @signals.worker_shutdown.connect

@@ -70,17 +70,18 @@ class Attempt:
     Args:
         request: Celery's, of the message that the job came in.
         backend: Celery's result backend, whose form intermediate states take.
+        device: the worker's, for the history.
 
     Raises:
         DeadLetter: the job has used up its attempts.
         Ignore: another attempt is in work, or the job has ended; this message is superfluous.
     """
 
-    def __init__(self, request: Any, backend: Any) -> None:
+    def __init__(self, request: Any, backend: Any, device: str) -> None:
         self._request, self._backend = request, backend
         request.ignore_result = False  # an outcome that is not stored would not end the job
         self._holding = Holding.of(request)
-        where = {"worker": request.hostname, "pid": os.getpid()}
+        where = {"worker": request.hostname, "device": device, "pid": os.getpid()}
         message, started = message_of(request), self._result("STARTED", where)
         most = settings().max_attempts
         begun = outlast(lambda: ledger().begin(*self._holding, message, where, most, started))

@@ -51,10 +51,8 @@ class ResultBackend(RedisBackend):
         meta["task_id"] = task_id
         key = self.get_key_for_task(task_id)
         stored = ResultKey(key.decode() if isinstance(key, bytes) else key, self.encode(meta), int(self.expires))
-        if told:
+        if told:  # states on the way there are the ledger's own to write
             Ledger(self.client, settings().key_prefix).finish(task_id, told, stored)
-        else:
-            self.client.set(stored.key, stored.value, ex=stored.ttl_s)
         return result
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:

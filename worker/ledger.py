@@ -49,7 +49,7 @@ class Message:
     """What must be sent again if a job gets lost."""
 
     queue: str
-    args: Sequence[Any] = ()
+    args: List[Any] = field(default_factory=list)
     kwargs: Dict[str, Any] = field(default_factory=dict)
     priority: int = 0
     expires: Optional[str] = None
@@ -58,7 +58,7 @@ class Message:
     @property
     def digest(self) -> str:
         """SHA-256 of the payload; two jobs of one id must have the same."""
-        payload = json.dumps([list(self.args), self.kwargs], sort_keys=True, default=str)
+        payload = json.dumps([self.args, self.kwargs], sort_keys=True, default=str)
         return hashlib.sha256(payload.encode()).hexdigest()
 
     @property

@@ -38,15 +38,21 @@ class Request(request.Request):
         if not state.should_terminate:
             self._give_back(f"its slot was lost ({exc})")
 
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """The worker stops before the job is done; that is not the job's fault, and costs it no attempt."""
+        self._release("its worker stopped", counts=False)
+        super().cancel(pool, signal, emit_retry)
+
     def _give_back(self, what: str) -> None:
         """Put the message back on the queue, unless the job had ended already."""
         logger.error("✗ Job %s: %s.", self.id, what)
-        job_id, holder = Holding.of(self._context)
-        try:
-            now_in = ledger().release(job_id, holder, what, counts=True)
-        except redis.RedisError:
-            now_in = "unknown"  # the reconciler will find that nobody holds it any more
-        if now_in in ENDED:
+        if self._release(what, counts=True) in ENDED:
             self.acknowledge()
         else:
             self.reject(requeue=True)
+
+    def _release(self, what: str, *, counts: bool) -> str:
+        try:
+            return ledger().release(*Holding.of(self._context), what, counts=counts)
+        except redis.RedisError:
+            return "unknown"  # a reconciler will find that nobody holds it any more

@@ -6,7 +6,7 @@ import logging
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from worker.engine import Maps, read_manifest
 from worker.errors import InvalidRequest
 from worker.images import ImagePolicy, LoadedImage, load_image
 from worker.pose import Estimate, Estimator, draw_overlay
+from worker.pose.formats import maps_archive
 from worker.settings import Settings
 from worker.storage import open_store
 
@@ -55,7 +56,10 @@ class Slot:
     """
 
     def __init__(self, settings: Settings, device: Device, net_address: Optional[bytes] = None) -> None:
-        self._settings, self._device = settings, device
+        self._settings = settings
+        #: The device's name, for results and histories.
+        self.device = device.title
+        self._device = device
         cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
         self._address = net_address
         self._nets = Nets(settings, device) if net_address is None else None
@@ -105,14 +109,7 @@ class Slot:
         """The encoded overlay, or None if the job wants none."""
         if style is None:
             return None
-        drawn = draw_overlay(
-            picture.pixels,
-            estimate.people,
-            background=style.background,
-            alpha=style.alpha,
-            thickness=style.thickness,
-            render_threshold=style.render_threshold,
-        )
+        drawn = draw_overlay(picture.pixels, estimate.people, **wire.to_style(style))
         kind, flags = (".png", []) if drawn.shape[2] == 4 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, style.quality])
         return bytes(cv2.imencode(kind, drawn, flags)[1])
 
@@ -121,12 +118,18 @@ class Slot:
         if overlay is None:
             return None
         png = overlay.startswith(b"\x89PNG")
-        stored = self._store.put(
-            f"overlay/{job_id}.{'png' if png else 'jpg'}",
-            overlay,
-            media_type="image/png" if png else "image/jpeg",
-            ttl_s=self._settings.result_expires_s,
-        )
+        return self._put(f"overlay/{job_id}.{'png' if png else 'jpg'}", overlay, "image/png" if png else "image/jpeg")
+
+    def store_maps(self, job_id: str, estimate: Estimate) -> Optional[Overlay]:
+        """Keep the maps beside the overlay, if the job wants them."""
+        maps = estimate.maps
+        if maps is None:
+            return None
+        data = maps_archive(maps.heatmaps, maps.pafs, maps.geometry)
+        return self._put(f"maps/{job_id}.npz", data, "application/zip")
+
+    def _put(self, key: str, data: bytes, media_type: str) -> Overlay:
+        stored = self._store.put(key, data, media_type=media_type, ttl_s=self._settings.result_expires_s)
         return Overlay.model_validate(stored, from_attributes=True)
 
     def result(
@@ -135,10 +138,10 @@ class Slot:
         job: Job,
         picture: LoadedImage,
         estimate: Estimate,
-        overlay: Optional[Overlay],
+        stored: Tuple[Optional[Overlay], Optional[Overlay]],
         timings_ms: Dict[str, float],
     ) -> Result:
-        """Everything the sender gets."""
+        """Everything the sender gets; `stored` is the overlay and the maps."""
         return Result(
             job_id=delivery.job_id,
             image=Image(
@@ -150,11 +153,12 @@ class Slot:
             ),
             model=self._serve(self._net_of(job)).model,
             people=wire.from_people(estimate.people),
-            overlay=overlay,
+            overlay=stored[0],
+            maps=stored[1],
             warnings=[*picture.warnings, *estimate.warnings],
             timings_ms=timings_ms,
             worker=delivery.worker,
-            device=self._device.title,
+            device=self.device,
             attempt=delivery.attempt,
         )
 

@@ -39,7 +39,9 @@ def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:
         DeadLetter: what may pass did not, POSE_MAX_ATTEMPTS times.
         Ignore: the job is tried again later, or this message of it is superfluous.
     """
-    attempt = Attempt(self.request, self.backend)
+    from worker.slot import current  # in the child only: the parent never loads cv2 or the net
+
+    attempt = Attempt(self.request, self.backend, current().device)
     try:
         return _work(attempt, self.request, args, message)
     except TransientError as exc:
@@ -63,7 +65,6 @@ def _work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[
 
 def work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Result:
     """One job from message to result."""
-    # In the child only: the parent never loads cv2 or the net.
     from worker.slot import Delivery, Stopwatch, current
 
     slot, watch = current(), Stopwatch()
@@ -75,7 +76,7 @@ def work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[s
     watch.lap("estimate", parts=found.timings_ms)
     overlay = slot.render(picture, found, job.options.overlay_options)
     watch.lap("overlay")
-    stored = slot.store(request.id, overlay)
+    stored = slot.store(request.id, overlay), slot.store_maps(request.id, found)
     watch.lap("store")
     delivery = Delivery(request.id, request.hostname, attempt.number)
     return slot.result(delivery, job, picture, found, stored, watch.stop())
