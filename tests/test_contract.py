@@ -30,6 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
         ({"overlay": "yes"}, "options.overlay"),
         ({"overlay": {"alpha": 2}}, "options.overlay.alpha"),
         ({"overlay": {"color": 1}}, "options.overlay.color is not an option"),
+        ({"overlay": {"colors": "red"}}, "options.overlay.colors"),
+        ({"overlay": {"colors": "#ff000"}}, "options.overlay.colors"),
+        ({"maps": 1}, "options.maps"),
         ([], "options"),
         ("fast", "options"),
         ({"min_score": object()}, "options: not JSON"),
@@ -53,6 +56,24 @@ def test_a_message_with_other_arguments_is_refused() -> None:
         parse_message((), {"image": "a.jpg", "picture": "b.jpg"})
     with pytest.raises(InvalidRequest, match="not positional"):
         parse_message(("a.jpg",), {})
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ({"webhook": 3}, "refused: webhook: "),
+        ({"webhook": "ftp://example.org"}, "refused: webhook: "),
+        ({"webhook": "https://example.org/a b"}, "refused: webhook: "),
+        ({"callback": "shop.posed"}, "refused: callback: "),
+        ({"callback": {"queue": "shop"}}, "refused: callback.task: field required"),
+        ({"callback": {"task": "pose.estimate"}}, "refused: callback.task: names that begin with pose."),  # a circle
+        ({"callback": {"task": "shop.posed", "args": []}}, "refused: callback.args is not an option"),
+    ],
+)
+def test_who_is_told_of_the_end_is_checked_too(ends: Any, told: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_message((), {"image": "a.jpg", **ends})
+    assert told in str(caught.value)
 
 
 def test_deeply_nested_options_end_in_one_sentence() -> None:
@@ -82,6 +103,7 @@ def test_a_result_survives_the_wire() -> None:
         "model": {"name": "net", "sha256": "00"},
         "people": [{"score": 0.5, "keypoints": [[1.5, 2.5, 0.9]] + [None] * 17}],
         "overlay": None,
+        "maps": None,
         "warnings": [],
         "timings_ms": {"total": 1.0},
         "worker": "cpu0@host",

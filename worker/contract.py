@@ -1,6 +1,7 @@
 """The wire contract: what a job asks for and what its result says, as documented in docs/message.md.
 
-The message is the Celery task ``pose.estimate`` with keyword arguments ``image`` and ``options``.
+The message is the Celery task ``pose.estimate`` with the keyword arguments ``image``, ``options``, ``webhook`` and
+``callback``, of which only the first must be there.
 Run ``python -m worker.contract`` for the JSON Schema that stands in docs/contract.schema.json.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, Union
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from typing_extensions import Annotated
 
 from worker.errors import InvalidRequest
@@ -44,6 +45,12 @@ class OverlayOptions(_Message):
     alpha: float = Field(0.6, ge=0, le=1, description="Opacity of limbs and joints")
     thickness: float = Field(1.0, gt=0, le=10, description="Factor on the line thickness that fits the image's size")
     render_threshold: float = Field(0.05, ge=0, le=1, description="Joints of lower confidence are not drawn")
+    colors: str = Field(
+        "keypoints",
+        max_length=400,
+        pattern=r"^(keypoints|people|#[0-9a-fA-F]{6}(,#[0-9a-fA-F]{6})*)$",
+        description="By keypoint, one for each person (people), or those that people take in turn: #ff0000,#00ff00",
+    )
     quality: int = Field(90, ge=1, le=100, description="JPEG quality")
 
 
@@ -68,6 +75,9 @@ class Options(_Message):
         0.1, ge=0, le=1, description="Leave out people scored lower; below 0.1 are fragments of people"
     )
     overlay: Union[bool, OverlayOptions] = Field(True, description="Whether and how a picture is drawn")
+    maps: bool = Field(
+        False, description="Also keep the net's heatmaps and part affinity fields (a NumPy archive, float16)"
+    )
 
     def effective(self) -> Options:
         """These options, with the preset's values for those that were not given."""
@@ -82,11 +92,31 @@ class Options(_Message):
         return OverlayOptions() if self.overlay else None
 
 
+class Callback(_Message):
+    """A Celery task that is sent when the job has ended; its one argument is what a webhook gets."""
+
+    task: str = Field(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", description="Its name")
+    queue: str = Field("celery", max_length=200, pattern=r"^[A-Za-z0-9_.-]+$", description="The queue it is sent to")
+
+    @field_validator("task")
+    @classmethod
+    def _is_not_ours(cls, name: str) -> str:
+        if name.startswith(("pose.", "celery.")):
+            raise ValueError("names that begin with pose. or celery. are not called")
+        return name
+
+
 class Job(_Message):
     """The keyword arguments of the task."""
 
-    image: str = Field(min_length=1, max_length=MAX_IMAGE_CHARS, description="Path or file:// URL of the image")
+    image: str = Field(
+        min_length=1, max_length=MAX_IMAGE_CHARS, description="Path, or file://, s3:// or https:// URL, of the image"
+    )
     options: Options = Options()
+    webhook: Optional[str] = Field(
+        None, max_length=2048, pattern=r"^https?://[!-~]+$", description="URL that is called when the job has ended"
+    )
+    callback: Optional[Callback] = Field(None, description="Task that is sent when the job has ended")
 
 
 class Image(_Message):
@@ -116,7 +146,7 @@ class Person(_Message):
 
 
 class Overlay(_Message):
-    """Where the picture is, until when, and how to know that it is whole."""
+    """Where the picture, or the maps, are, until when, and how to know that they are whole."""
 
     url: str
     media_type: str
@@ -136,6 +166,7 @@ class Result(_Message):
     model: Model
     people: List[Person]
     overlay: Optional[Overlay] = None
+    maps: Optional[Overlay] = None
     warnings: List[str] = []
     timings_ms: Dict[str, float] = Field(description="Milliseconds by stage")
     worker: str
@@ -156,10 +187,13 @@ def parse_message(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
     faults = [f"{name} is not an argument" for name in kwargs if name not in Job.model_fields]
     if args:
         faults.append("image and options are keyword arguments, not positional")
-    return parse_job(kwargs.get("image"), kwargs.get("options"), faults)
+    ends = {name: kwargs.get(name) for name in ("webhook", "callback")}
+    return parse_job(kwargs.get("image"), kwargs.get("options"), faults, **ends)
 
 
-def parse_job(image: Any, options: Any, faults: Sequence[str] = ()) -> Job:
+def parse_job(
+    image: Any, options: Any, faults: Sequence[str] = (), *, webhook: Any = None, callback: Any = None
+) -> Job:
     """Check a job's arguments; types are JSON's own and are not converted.
 
     Args:
@@ -171,15 +205,15 @@ def parse_job(image: Any, options: Any, faults: Sequence[str] = ()) -> Job:
     faults = list(faults)
     if not isinstance(image, str) or not 0 < len(image) <= MAX_IMAGE_CHARS:
         faults.append(f"image: must be a string of 1 to {MAX_IMAGE_CHARS} characters (got {_shown(image)})")
-    parsed = Options()
+    # A path may hold undecodable bytes as lone surrogates, which pydantic's own strings do not admit.
+    rest = {"image": "-", "options": {} if options is None else options, "webhook": webhook, "callback": callback}
     try:
-        parsed = Options.model_validate_json(json.dumps({} if options is None else options), strict=True)
+        parsed = Job.model_validate_json(json.dumps(rest), strict=True)
     except (TypeError, ValueError, RecursionError) as exc:
         faults += _faults(exc) if isinstance(exc, ValidationError) else [f"options: not JSON ({exc})"]
     if faults:
         raise InvalidRequest(f"The job for {_shown(image)} was refused: {'; '.join(faults)}; see docs/message.md.")
-    # A path may hold undecodable bytes as lone surrogates, which pydantic's own strings do not admit.
-    return Job.model_construct(image=image, options=parsed)
+    return parsed.model_copy(update={"image": image})
 
 
 def _faults(invalid: ValidationError) -> List[str]:
@@ -194,10 +228,11 @@ def _is_telling(error: Any) -> bool:
 
 
 def _fault(error: Any) -> str:
-    field = ".".join(["options", *(str(part) for part in error["loc"] if part not in ("bool", "OverlayOptions"))])
+    field = ".".join(str(part) for part in error["loc"] if part not in ("bool", "OverlayOptions"))
     if error["type"] == "extra_forbidden":
         return f"{field} is not an option"
-    return f"{field}: {error['msg'][0].lower()}{error['msg'][1:]} (got {_shown(error['input'])})"
+    told = error["msg"].replace("Value error, ", "", 1)
+    return f"{field}: {told[0].lower()}{told[1:]} (got {_shown(error['input'])})"
 
 
 def _shown(value: Any) -> str:

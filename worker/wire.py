@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from worker.contract import Options, Person
-from worker.pose import EstimateOptions
+from worker.contract import Options, OverlayOptions, Person
 from worker.pose.people import People
+
+if TYPE_CHECKING:
+    from worker.pose import EstimateOptions
 
 #: Decimals of a position, in pixels, and of a confidence: finer than any net's precision.
 _POSITION_DECIMALS = 2
@@ -47,6 +49,8 @@ def to_people(persons: Sequence[Person]) -> People:
 
 def to_estimate_options(options: Options) -> EstimateOptions:
     """What of a job's options the estimator is told, its preset filled in."""
+    from worker.pose import EstimateOptions  # brings OpenCV, which clients do without
+
     chosen = options.effective()
     return EstimateOptions(
         target_height=chosen.target_height,
@@ -56,4 +60,23 @@ def to_estimate_options(options: Options) -> EstimateOptions:
         flip=chosen.flip,
         max_people=chosen.max_people,
         min_score=chosen.min_score,
+        keep_maps=chosen.maps,
     )
+
+
+def to_style(options: OverlayOptions) -> Dict[str, Any]:
+    """What of a job's options :func:`worker.pose.draw_overlay` is told."""
+    named = options.colors in ("keypoints", "people")
+    return {
+        "background": options.background,
+        "alpha": options.alpha,
+        "thickness": options.thickness,
+        "render_threshold": options.render_threshold,
+        "colors": options.colors if named else [_bgr(color) for color in options.colors.split(",")],
+    }
+
+
+def _bgr(color: str) -> Tuple[int, int, int]:
+    """``#rrggbb`` as blue, green, red."""
+    red, green, blue = bytes.fromhex(color[1:])
+    return blue, green, red

@@ -10,7 +10,8 @@ from typing import Any, Dict
 import numpy as np
 import pytest
 
-from worker.pose.formats import coco_results, openpose_json
+from worker.pose.formats import coco_results, maps_archive, openpose_json
+from worker.pose.geometry import plan
 from worker.pose.people import People
 
 PERSON_KEYS = [
@@ -145,3 +146,17 @@ def test_coco_results_are_accepted_by_pycocotools(people: People) -> None:
         evaluation.accumulate()
         evaluation.summarize()
     assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+def test_maps_keep_their_place_in_the_image() -> None:
+    geometry = plan(480, 640, target_height=368, stride=8, offset=(4.0, 2.0))
+    random = np.random.default_rng(0)
+    heatmaps, pafs = random.random((19, 46, 62), np.float32), random.random((38, 46, 62), np.float32)
+    data = maps_archive(heatmaps, pafs, geometry)
+    assert maps_archive(heatmaps, pafs, geometry) == data
+    with np.load(io.BytesIO(data)) as kept:
+        assert kept["heatmaps"].dtype == kept["pafs"].dtype == np.float16
+        assert np.allclose(kept["heatmaps"], heatmaps, atol=1e-3)
+        assert np.allclose(kept["pafs"], pafs, atol=1e-3)
+        places = np.array([[30.0, 20.0], [5.5, 7.25]])
+        assert kept["origin"] + kept["cell"] * places == pytest.approx(geometry.to_source(places), abs=1e-3)

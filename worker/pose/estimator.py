@@ -32,6 +32,7 @@ class EstimateOptions:
         max_width: cap on the width of the net's input, in pixels.
         max_people: keep only the best-scored.
         min_score: leave out people scored lower; below PERSON_SCORE, fragments of people are given too.
+        keep_maps: whether the estimate carries the maps that it was read from.
     """
 
     target_height: int = 368
@@ -41,6 +42,22 @@ class EstimateOptions:
     max_width: Optional[int] = None
     max_people: Optional[int] = None
     min_score: float = PERSON_SCORE
+    keep_maps: bool = False
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What an image was read from: those of the net, merged over scales and the mirrored image.
+
+    Attributes:
+        heatmaps: float32 (19, h, w): one for each keypoint, and the background.
+        pafs: float32 (38, h, w): x and y of each limb's part affinity field.
+        geometry: how the maps' cells lie in the image.
+    """
+
+    heatmaps: np.ndarray
+    pafs: np.ndarray
+    geometry: Geometry
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,7 @@ class Estimate:
     people: People
     timings_ms: Dict[str, float]
     warnings: Tuple[str, ...]
+    maps: Optional[Maps] = None
 
 
 class Estimator:
@@ -149,7 +167,8 @@ class Estimator:
         people = people.best(options.max_people)
         associate_ms = (time.perf_counter() - start) * 1000
         timings = {"preprocess": preprocess_ms, "net": net_ms, "associate": associate_ms}
-        return Estimate(people, timings, warnings)
+        maps = Maps(merge.heatmaps, merge.pafs, merge.geometry) if options.keep_maps else None
+        return Estimate(people, timings, warnings, maps)
 
 
 @dataclass(frozen=True)

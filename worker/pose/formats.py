@@ -1,11 +1,13 @@
-"""People in other tools' JSON: OpenPose 1.3 and COCO keypoint results. Plain Python types, rounded on purpose."""
+"""People in other tools' JSON, plain Python types, rounded on purpose: OpenPose 1.3, COCO results. Maps for NumPy."""
 
 from __future__ import annotations
 
+import io
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
+from worker.pose.geometry import Geometry
 from worker.pose.people import People
 from worker.pose.skeleton import BODY_25_FROM_18, BODY_25_MID_HIP, COCO_17_FROM_18
 
@@ -70,6 +72,27 @@ def coco_results(people: People, image_id: int) -> List[Dict[str, Any]]:
         }
         for person, score in zip(chosen, people.scores)
     ]
+
+
+def maps_archive(heatmaps: np.ndarray, pafs: np.ndarray, geometry: Geometry) -> bytes:
+    """The net's maps as a compressed ``.npz``, the same bytes for the same maps.
+
+    Args:
+        heatmaps: float (19, h, w).
+        pafs: float (38, h, w).
+        geometry: how the maps' cells lie in the image.
+
+    Returns:
+        The archive of ``heatmaps`` and ``pafs`` as float16, ``cell``: the size of a cell in source pixels, and
+        ``origin``: x and y of the centre of the first cell. A cell (x, y) lies at ``origin + cell * (x, y)``.
+    """
+    cell = geometry.stride / geometry.scale
+    origin = (0.5 - np.array(geometry.offset) / geometry.stride) * cell - 0.5
+    file = io.BytesIO()
+    np.savez_compressed(
+        file, heatmaps=heatmaps.astype(np.float16), pafs=pafs.astype(np.float16), cell=np.float64(cell), origin=origin
+    )
+    return file.getvalue()
 
 
 def _ordered(people: People, order: str) -> np.ndarray:
