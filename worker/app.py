@@ -242,13 +242,13 @@ def start_slot(**_: Any) -> None:
     """In the prefork child: get ready and say so. A slot that cannot says why and ends."""
     from billiard import current_process
 
-    from worker.slot import start
-
     global _watch
     die_with_parent()
     here = station()
     _watch = Watch(here.board, current_process().index)
     try:
+        from worker.slot import start
+
         start(settings(), here.device, here.net_address)
     except Exception as exc:
         logger.critical("✗ A slot cannot start: %s", exc, exc_info=not isinstance(exc, PoseError))
