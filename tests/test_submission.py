@@ -12,7 +12,8 @@ import pytest
 from worker.client import JobHandle, PoseClient
 from worker.contract import Image, Model, Person, Result
 from worker.errors import ImageUndecodable
-from worker.submission import IN_FLIGHT, Batch, Found, Tally, failure_table, find_images
+from worker.finding import Found, find_images
+from worker.submission import IN_FLIGHT, Batch, Tally, failure_table
 
 
 @pytest.fixture

@@ -107,7 +107,8 @@ def submit(
     Without a configured broker, or with --local, a Redis and a worker run on this machine while the command runs.
     The exit status is 0 only if every image succeeded.
     """
-    from worker.submission import failure_table, find_images
+    from worker.finding import find_images
+    from worker.submission import failure_table
 
     given = {
         "preset": preset,

@@ -4,78 +4,42 @@
 >>> job = client.submit("/data/street.jpg", target_height=368)
 >>> job.result(timeout=30).people[0].keypoints[0]      # the nose: x, y, confidence
 >>> picture = job.overlay()                            # JPEG bytes
+>>> for job, outcome in client.map(paths):             # many, as they end
+...     print(job.image, outcome)
 
-Imports neither torch nor cv2.
+worker.aio has the same for asyncio. Imports neither torch nor cv2.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import uuid
+import time
 from datetime import datetime
-from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import celery
 import celery.exceptions
-import kombu.exceptions
 import redis
 
-from worker.contract import TASK, Result, parse_job
-from worker.errors import BrokerUnavailable, JobConflict, JobFailed, PoseError, SettingsError
-from worker.ledger import Ledger, Message
-from worker.servers import Server, celery_server, connect, is_redis
+from worker.client_app import broker_errors, client_app
+from worker.contract import TASK, Result
+from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
+from worker.finding import EXTENSIONS, find_images
+from worker.jobs import Deadline, JobHandle, NewJob, Outcome, new_job, result_of
+from worker.ledger import Ledger, ResultKey
+from worker.servers import connect
 from worker.servers import queue as declared_queue
 from worker.settings import masked
 from worker.storage import RedisStore, delete, fetch
 
-
-class JobHandle:
-    """One submitted job: its id, its state, its result."""
-
-    def __init__(self, client: PoseClient, job_id: str, image: str) -> None:
-        self._client = client
-        self.id = job_id
-        self.image = image
-
-    def __repr__(self) -> str:
-        return f"JobHandle({self.id!r}, {self.image!r})"
-
-    @property
-    def state(self) -> str:
-        """Celery's state: PENDING, STARTED, RETRY, SUCCESS or FAILURE."""
-        with _broker_errors(self._client):
-            return str(self._client.app.AsyncResult(self.id).state)
-
-    def result(self, timeout: Optional[float] = None) -> Result:
-        """Wait for the result.
-
-        Args:
-            timeout: seconds to wait; None waits for ever.
-
-        Raises:
-            TimeoutError: the job has not ended within `timeout`; it goes on.
-            PermanentError, DeadLetter: how the job failed, typed and in one sentence (see worker.errors).
-            JobFailed: the job ended in an error of another kind.
-            BrokerUnavailable: the result backend does not answer.
-        """
-        with _broker_errors(self._client):
-            job = self._client.app.AsyncResult(self.id)
-            try:
-                stored = job.get(timeout, propagate=False)
-            except celery.exceptions.TimeoutError as exc:
-                raise TimeoutError(
-                    f"Job {self.id} for {self.image!r} has not ended within {timeout:g} s; is a worker running?"
-                ) from exc
-        return _outcome(self.id, job.state, stored)
-
-    def overlay(self, timeout: Optional[float] = None) -> Optional[bytes]:
-        """The rendered picture as encoded bytes (see ``result().overlay.media_type``); None if none was asked for.
-
-        Raises: as :meth:`result`, and StorageUnavailable if the overlay store does not answer.
-        """
-        overlay = self.result(timeout).overlay
-        return None if overlay is None else self._client.fetch(overlay.url)
+#: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
+#: enough that neither this process nor Redis fills up.
+IN_FLIGHT = 64
+#: Seconds between two looks at the results of many jobs: doubled while none ends, up to the second.
+_POLL_S = (0.01, 0.1)
+#: Seconds for which it is kept that a job was cancelled.
+_CANCELLED_S = 86_400
 
 
 class PoseClient:
@@ -101,30 +65,10 @@ class PoseClient:
     ) -> None:
         self._url = broker_url
         self._results_url = result_backend or broker_url
-        broker, results = _servers(broker_url, self._results_url)
+        self.app = client_app(broker_url, self._results_url)
         self._queue = declared_queue(queue, broker_url)
         self._store = RedisStore(self._results_url)
         self._ledger = Ledger(connect(self._results_url, timeout_s=5), key_prefix)
-        self.app = celery.Celery("pose-client", broker=broker.url, backend=results.url, set_as_current=False)
-        # As a setting it would only be read from a configuration module.
-        self.app.loader.override_backends = {
-            **dict.fromkeys(("redis", "rediss"), "worker.backend:ClientBackend"),
-            "sentinel": "worker.backend:SentinelClientBackend",
-        }
-        self.app.conf.update(
-            task_serializer="json",
-            result_serializer="json",
-            accept_content=["json"],
-            # A client that cannot reach the broker says so within seconds instead of waiting for ever.
-            broker_transport_options={
-                "socket_connect_timeout": 5,
-                "max_retries": 1,
-                "priority_steps": list(range(10)),
-                **broker.options,
-            },
-            redis_socket_connect_timeout=5,
-            result_backend_transport_options={"retry_policy": {"max_retries": 1}, **results.options},
-        )
 
     def __repr__(self) -> str:
         return f"PoseClient({masked(self._url)!r}, queue={self._queue.name!r})"
@@ -142,29 +86,136 @@ class PoseClient:
         self.app.backend.close()  # the broker's connections are the whole process's, and stay
         self.app.close()
 
-    def submit(self, path: Any, **options: Any) -> JobHandle:
+    def submit(
+        self,
+        path: Any,
+        *,
+        job_id: Optional[str] = None,
+        priority: int = 0,
+        expires: Optional[Deadline] = None,
+        webhook: Optional[str] = None,
+        callback: Union[str, Mapping[str, str], None] = None,
+        queue: Optional[str] = None,
+        **options: Any,
+    ) -> JobHandle:
         """Put one image on the queue.
 
         Args:
             path: the image's path as the workers see it, relative ones resolved here; or a URL.
+            job_id: the caller's own, which makes submission idempotent: the same job under the same id is sent once,
+                however often it is submitted.
+            priority: 0 to 9, as the broker has it: with Redis 0 goes first, with RabbitMQ 9.
+            expires: the deadline, in seconds from now or as a moment: a job that no worker has taken by then is not
+                done, and its result is JobCancelled.
+            webhook: a URL that is called when the job has ended, in whichever way; see docs/clients.md.
+            callback: the name of a Celery task that is sent when the job has ended, or ``{"task": …, "queue": …}``.
+            queue: another queue than the client's.
             options: fields of :class:`worker.contract.Options`.
 
         Raises:
-            InvalidRequest: an option is unknown, of the wrong type or out of range; nothing was sent.
+            InvalidRequest: an argument is unknown, of the wrong type or out of range; nothing was sent.
+            JobConflict: `job_id` was used before, for another image or other options; nothing was sent.
             BrokerUnavailable: the broker does not answer; nothing was sent.
         """
-        image = os.fspath(path)
-        image = os.fsdecode(image) if isinstance(image, bytes) else image
-        if "://" not in image:
-            image = os.path.abspath(image)  # noqa: PTH100 - keeps symbolic links for the worker to judge
-        parse_job(image, options)
-        job_id = str(uuid.uuid4())
-        self._send(job_id, Message(self._queue.name, kwargs={"image": image, "options": options}))
-        return JobHandle(self, job_id, image)
+        new = new_job(
+            path,
+            options,
+            queue=queue or self._queue.name,
+            job_id=job_id,
+            priority=priority,
+            expires=expires,
+            webhook=webhook,
+            callback=callback,
+        )
+        self._send(new)
+        return JobHandle(self, new.id, new.image)
 
-    def _send(self, job_id: str, message: Message) -> None:
+    def submit_many(self, paths: Iterable[Any], **arguments: Any) -> List[JobHandle]:
+        """Put many images on the queue, with the same arguments; see :meth:`submit`, and :meth:`map` for very many."""
+        _check_many(arguments)
+        return [self.submit(path, **arguments) for path in paths]
+
+    def submit_directory(
+        self, folder: Any, *, extensions: Sequence[str] = EXTENSIONS, **arguments: Any
+    ) -> List[JobHandle]:
+        """Put the images of a folder and its subfolders, as this process sees it, on the queue; see :meth:`submit`."""
+        if not os.path.isdir(folder):  # noqa: PTH112 - bytes are paths, too
+            raise InvalidRequest(f"{os.fspath(folder)!r} is not a folder on this machine; submit its images by path.")
+        return self.submit_many((found.path for found in find_images([folder], extensions)), **arguments)
+
+    def map(
+        self, paths: Iterable[Any], *, in_flight: int = IN_FLIGHT, timeout: Optional[float] = None, **arguments: Any
+    ) -> Iterator[Tuple[JobHandle, Outcome]]:
+        """Submit images and give each job with its outcome as it ends, in whatever order.
+
+        At most `in_flight` jobs are open at a time, however many `paths` there are.
+
+        Args:
+            timeout: seconds without any job ending after which TimeoutError is raised; None: never.
+            arguments: as :meth:`submit`.
+        """
+        _check_many(arguments)
+        left, waiting = iter(paths), _Waiting(timeout)
+        jobs: Dict[str, JobHandle] = {}
+        while True:
+            for path in left:
+                job = self.submit(path, **arguments)
+                jobs[job.id] = job
+                if len(jobs) >= in_flight:
+                    break
+            if not jobs:
+                return
+            yield from waiting.next(self, jobs)
+
+    def as_completed(
+        self, jobs: Iterable[JobHandle], *, timeout: Optional[float] = None
+    ) -> Iterator[Tuple[JobHandle, Outcome]]:
+        """Give each of `jobs` with its outcome as it ends; see :meth:`map`."""
+        waiting = _Waiting(timeout)
+        left = {job.id: job for job in jobs}
+        while left:
+            yield from waiting.next(self, left)
+
+    def cancel(self, job_id: str) -> bool:
+        """Have a job not done, or its result not kept if it is in work; False if it has ended already.
+
+        Whoever waits for it gets JobCancelled.
+
+        Raises:
+            BrokerUnavailable: the result backend does not answer.
+        """
+        backend = self.app.backend
+        why = backend.prepare_exception(celery.exceptions.TaskRevokedError("cancelled"))
+        meta = {**backend._get_result_meta(why, celery.states.REVOKED, None, None), "task_id": job_id}
+        key = backend.get_key_for_task(job_id)
+        key = key.decode() if isinstance(key, bytes) else key
+        with broker_errors(self._url):
+            if not self._ledger.finish(job_id, "revoked", ResultKey(key, backend.encode(meta), _CANCELLED_S)):
+                return False
+            self.app.control.revoke(job_id)  # for jobs of other clients, which have no record yet
+        return True
+
+    def state(self, job_id: str) -> str:
+        """Celery's state of a job: PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED."""
+        with broker_errors(self._url):
+            return str(self.app.AsyncResult(job_id).state)
+
+    def wait(self, job: JobHandle, timeout: Optional[float] = None) -> Result:
+        """The result of `job`; see :meth:`JobHandle.result`."""
+        with broker_errors(self._url):
+            stored = self.app.AsyncResult(job.id)
+            try:
+                outcome = stored.get(timeout, propagate=False)
+            except celery.exceptions.TimeoutError as exc:
+                raise TimeoutError(
+                    f"Job {job.id} for {job.image!r} has not ended within {timeout:g} s; is a worker running?"
+                ) from exc
+        return result_of(job.id, stored.state, outcome)
+
+    def _send(self, new: NewJob) -> None:
         """Record a job, then send it; one that was submitted before under this id is not sent again."""
-        with _broker_errors(self):
+        job_id, _, message = new
+        with broker_errors(self._url):
             known = self._ledger.record(job_id, message)
         if known == "other":
             raise JobConflict(
@@ -173,12 +224,12 @@ class PoseClient:
         if known == "same":
             return
         try:
-            with _broker_errors(self):
+            with broker_errors(self._url):
                 self.app.send_task(
                     TASK,
                     kwargs=message.kwargs,
                     task_id=job_id,
-                    queue=self._queue,
+                    queue=declared_queue(message.queue, self._url),
                     priority=message.priority,
                     expires=message.expires and datetime.fromisoformat(message.expires),
                     headers=message.headers,
@@ -189,20 +240,20 @@ class PoseClient:
                 self._ledger.withdraw(job_id)
             raise
 
-    def ended(self, job_ids: Iterable[str]) -> Iterator[Any]:
+    def ended(self, job_ids: Iterable[str]) -> Iterator[Tuple[str, Outcome]]:
         """Of `job_ids`, those that have ended: pairs of id and a Result or the exception that ended the job.
 
         One round trip for all; does not wait.
         """
         ids = list(job_ids)
         backend = self.app.backend
-        with _broker_errors(self):
+        with broker_errors(self._url):
             stored = backend.mget([backend.get_key_for_task(job_id) for job_id in ids]) if ids else []
         for job_id, text in zip(ids, stored):
             meta: Dict[str, Any] = backend.decode_result(text) if text else {}
             if meta.get("status") in celery.states.READY_STATES:
                 try:
-                    yield job_id, _outcome(job_id, meta["status"], backend.meta_from_decoded(meta)["result"])
+                    yield job_id, result_of(job_id, meta["status"], backend.meta_from_decoded(meta)["result"])
                 except Exception as exc:
                     yield job_id, exc
 
@@ -211,50 +262,36 @@ class PoseClient:
         return fetch(overlay_url, self._store)
 
     def discard(self, job_id: str, result: Optional[Result] = None) -> None:
-        """Delete what is stored of a job that has ended: its result and, given `result`, its overlay."""
-        with _broker_errors(self):
+        """Delete what is stored of a job that has ended: its result and, given `result`, its overlay and its maps."""
+        with broker_errors(self._url):
             self.app.backend.forget(job_id)
-        if result is not None and result.overlay is not None:
-            delete(result.overlay.url, self._store)
+        for stored in (result.overlay, result.maps) if result is not None else ():
+            if stored is not None:
+                delete(stored.url, self._store)
 
 
-def _servers(broker_url: str, results_url: str) -> Tuple[Server, Server]:
-    url = broker_url
-    try:
-        broker, url = celery_server(url), results_url
-        if not is_redis(url):
-            raise ValueError("results are kept in a Redis; give its URL as result_backend")
-        return broker, celery_server(url)
-    except ValueError as exc:
-        raise SettingsError(f"There is no server {masked(url)!r}: {exc}.") from None
+def _check_many(arguments: Mapping[str, Any]) -> None:
+    if arguments.get("job_id") is not None:
+        raise InvalidRequest("job_id: many jobs cannot have one id; submit them one by one.")
 
 
-def _outcome(job_id: str, state: str, stored: Any) -> Result:
-    """A stored outcome as a Result, or raised as the error it is."""
-    if state == "SUCCESS":
-        return Result.model_validate(stored)
-    if isinstance(stored, PoseError):
-        raise stored
-    raise JobFailed(f"Job {job_id} ended as {state}: {type(stored).__name__}: {stored}.") from (
-        stored if isinstance(stored, BaseException) else None
-    )
+class _Waiting:
+    """Looks for jobs that have ended, more and more seldom while none does."""
+
+    def __init__(self, timeout: Optional[float]) -> None:
+        self._timeout, self._last, self._pause = timeout, time.monotonic(), _POLL_S[0]
+
+    def next(self, client: PoseClient, jobs: Dict[str, JobHandle]) -> List[Tuple[JobHandle, Outcome]]:
+        """Take those that have ended out of `jobs`, after a pause if there are none."""
+        ended = [(jobs.pop(job_id), outcome) for job_id, outcome in client.ended(list(jobs))]
+        if ended:
+            self._last, self._pause = time.monotonic(), _POLL_S[0]
+        elif self._timeout is not None and time.monotonic() - self._last > self._timeout:
+            raise TimeoutError(f"None of {len(jobs)} jobs has ended within {self._timeout:g} s; is a worker running?")
+        else:
+            time.sleep(self._pause)
+            self._pause = min(self._pause * 2, _POLL_S[1])
+        return ended
 
 
-class _broker_errors:  # noqa: N801 - used like a function
-    """Translates what celery, kombu and redis raise when the broker is away."""
-
-    def __init__(self, client: PoseClient) -> None:
-        self._client = client
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, exc: Any, traceback: Any) -> None:
-        # A RuntimeError is what Celery's backend raises when its attempts to connect are used up.
-        if isinstance(exc, (kombu.exceptions.OperationalError, redis.RedisError, RuntimeError)):
-            raise BrokerUnavailable(
-                f"The broker {masked(self._client._url)} does not answer ({exc}); check the URL and the server."
-            ) from exc
-
-
-__all__ = ["BrokerUnavailable", "JobFailed", "JobHandle", "PoseClient", "Result"]
+__all__ = ["BrokerUnavailable", "JobFailed", "JobHandle", "Outcome", "PoseClient", "Result"]

@@ -12,6 +12,7 @@
     │   │   ├── ImageTooLarge     bytes, pixels or aspect ratio beyond the limit
     │   │   └── ImageUndecodable  empty, truncated, or not an image in an accepted format
     │   ├── ModelError            the net's files: missing, corrupt, unsupported
+    │   ├── JobCancelled          not done: it was cancelled, or its deadline passed
     │   ├── JobFailed             the job's process was killed, or met an error that is none of these
     │   └── SettingsError         a POSE_* variable has a value that is not allowed
     ├── DeadLetter                every attempt failed in a way that may pass; kept until someone looks
@@ -77,6 +78,10 @@ class ModelError(PermanentError):
 
 class JobFailed(PermanentError):
     """The job ended in an error that is none of this tree, such as its process being killed."""
+
+
+class JobCancelled(PermanentError):
+    """The job was cancelled, or no worker took it before its deadline."""
 
 
 class SettingsError(PermanentError):

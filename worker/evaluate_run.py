@@ -80,11 +80,14 @@ def _await(
             return
         ended = list(client.ended(open_jobs))
         for job_id, outcome in ended:
-            result = outcome if isinstance(outcome, Result) else None
-            client.discard(job_id, result)
-            if result is None and not isinstance(outcome, PoseError):
+            number = open_jobs.pop(job_id)
+            client.discard(job_id, outcome if isinstance(outcome, Result) else None)
+            if isinstance(outcome, Result):
+                yield number, _answer(outcome)
+            elif isinstance(outcome, PoseError):
+                yield number, outcome
+            else:
                 raise outcome
-            yield open_jobs.pop(job_id), _answer(result) if result else outcome
         if ended:
             last = time.monotonic()
             continue
