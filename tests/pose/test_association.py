@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.pose.agreement import agreement
 from tests.pose.synthetic import draw_maps, person, same_people
 from tests.support import ROOT
 from worker.pose.decoder import decode
@@ -91,23 +92,6 @@ def test_a_head_alone_is_a_person_and_an_arm_alone_is_not() -> None:
     assert same_people(found, [at.to_source(head)], tolerance=4) == []
 
 
-def _matches(reference: np.ndarray, found: np.ndarray, near: float) -> Tuple[int, int]:
-    """Of the joints that both have in people matched one to one: how many, and how many of them within `near`."""
-    pairs = []
-    for i, one in enumerate(reference):
-        for j, other in enumerate(found):
-            both = (one[:, 2] > 0) & (other[:, 2] > 0)
-            close = int((np.linalg.norm(one[both, :2] - other[both, :2], axis=1) <= near).sum())
-            pairs.append((close, int(both.sum()), i, j))
-    joints = agreeing = 0
-    taken: set = set()
-    for close, both, i, j in sorted(pairs, reverse=True):
-        if close and ("one", i) not in taken and ("other", j) not in taken:
-            taken |= {("one", i), ("other", j)}
-            joints, agreeing = joints + both, agreeing + close
-    return joints, agreeing
-
-
 def test_agrees_with_the_reference_algorithm() -> None:
     files = sorted(REFERENCES.glob("*.npz"))
     if not files:
@@ -121,7 +105,7 @@ def test_agrees_with_the_reference_algorithm() -> None:
             reference = stored["people"]
         found, _ = decode(*maps, at)
         same_count += len(found) == len(reference)
-        both, near = _matches(reference, found.keypoints, 0.02 * height)
+        both, near = agreement(reference, found.keypoints, 0.02 * height)
         joints, agreeing = joints + both, agreeing + near
         expected += int((reference[..., 2] > 0).sum())
     assert len(files) == 14
