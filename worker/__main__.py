@@ -16,6 +16,7 @@ from worker.contract import PRESETS
 from worker.dead import dead
 from worker.errors import PoseError, SettingsError
 from worker.evaluate import evaluate
+from worker.logs import last_words
 from worker.processes import interruptible
 from worker.settings import settings
 
@@ -173,7 +174,7 @@ def run() -> None:
     try:
         main()
     except PoseError as exc:
-        click.echo(f"pose worker: {exc}", err=True)
+        last_words(str(exc))
         sys.exit(2)
 
 

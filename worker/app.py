@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import select
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from celery.worker import state
 
+from worker import logs, tracing
 from worker.attempt import Holding, ledger, new_ledger
 from worker.contract import TASK
 from worker.errors import PoseError, SettingsError
@@ -46,6 +46,7 @@ _pipe: Tuple[int, int] = (-1, -1)
 _started = False
 _station: Optional[Station] = None
 _watch: Optional[Watch] = None
+_tracer: Optional[tracing.Tracer] = None
 #: Runs from the first signal to stop.
 _drain: Optional[threading.Timer] = None
 
@@ -55,6 +56,7 @@ def pin_device(sender: str = "", conf: Any = None, **_: Any) -> None:
     """Before anything else: find the worker's device by its name, hold it, and count the slots it is good for."""
     global _station
     try:
+        tracing.check(settings())
         _station = Station(settings(), sender)
     except PoseError as exc:
         _leave(str(exc))
@@ -69,6 +71,13 @@ def station() -> Station:
     """This worker's station."""
     assert _station is not None
     return _station
+
+
+@signals.after_setup_logger.connect
+@signals.after_setup_task_logger.connect
+def dress_log(logger: Any, **_: Any) -> None:
+    """Whatever Celery has set up to log with writes our lines."""
+    logs.dress(logger, station().name)
 
 
 class Preload(bootsteps.StartStopStep):
@@ -110,7 +119,7 @@ class Preload(bootsteps.StartStopStep):
         """Nothing is consumed any more, and the slots end when their jobs do."""
         self._rest()
         if station().trouble:
-            sys.stderr.write(f"pose worker: {station().trouble}\n")
+            logs.last_words(station().trouble, station().name)
             worker.exitcode = 1
 
     def terminate(self, worker: Any) -> None:
@@ -210,8 +219,7 @@ def _leave(sentence: str) -> None:
     """End the worker with `sentence` as its last line and status 1, which its supervisor sees."""
     if _station is not None:
         _station.close(0.0)
-    sys.stderr.write(f"pose worker: {sentence}\n")
-    sys.stderr.flush()
+    logs.last_words(sentence, _station.name if _station else "")
     raise SystemExit(1)
 
 
@@ -242,14 +250,16 @@ def start_slot(**_: Any) -> None:
     """In the prefork child: get ready and say so. A slot that cannot says why and ends."""
     from billiard import current_process
 
-    global _watch
+    global _watch, _tracer
     die_with_parent()
     here = station()
+    here.in_slot()
     _watch = Watch(here.board, current_process().index)
     try:
         from worker.slot import start
 
         start(settings(), here.device, here.net_address)
+        _tracer = tracing.tracer(settings(), here.name)
     except Exception as exc:
         logger.critical("✗ A slot cannot start: %s", exc, exc_info=not isinstance(exc, PoseError))
         _say(" ".join(str(exc).split()) or type(exc).__name__)
@@ -274,9 +284,22 @@ def job_begins(task: Any, **_: Any) -> None:
 @signals.task_postrun.connect
 def job_ends(task: Any, state: str = "", retval: Any = None, **_: Any) -> None:
     """In the slot: its job is done, whatever it ended in."""
-    if _watch is not None:
-        outcome = Outcome.of(task.request, state, retval, _watch.busy_s)
-        _watch.end(outcome)
+    if _watch is None:
+        return
+    from worker.slot import take_laps
+
+    outcome, laps = Outcome.of(task.request, state, retval, _watch.busy_s), take_laps()
+    _watch.end(outcome, laps)
+    logs.tell(outcome)
+    if _tracer is not None and outcome.kind != "ignored":
+        _tracer.tell(task.request, outcome, laps)
+
+
+@signals.worker_process_shutdown.connect
+def slot_ends(**_: Any) -> None:
+    """In the slot, at its end: what it has not told yet is told."""
+    if _tracer is not None:
+        _tracer.stop()
 
 
 @signals.task_revoked.connect

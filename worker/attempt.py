@@ -89,6 +89,8 @@ class Attempt:
         self.number = begun.attempts
         #: Seconds since the job was submitted.
         self.age_s = begun.age_s
+        # For the metrics, the log and the trace, which see the request when the attempt is over.
+        request.attempt, request.age_s = self.number, self.age_s
         if begun.verdict == "dead":
             self._die("its process or its worker died each time")
         if begun.verdict != "begun":
@@ -106,7 +108,7 @@ class Attempt:
         state = outlast(lambda: ledger().later(*self._holding, what, pause_s, most, retry, counts=counts))
         if state == "dead":
             self._die(what)
-        logger.info("○ job %s is tried again in %.1f s: %s", self._request.id, pause_s, what)
+        self._request.pause_s = pause_s
         raise Ignore
 
     def _die(self, what: str) -> NoReturn:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Callable, Dict, List, Optional
 
+from worker import logs
 from worker.device.gpus import visible_gpus
 from worker.device.pin import Device, own_device
 from worker.processes import die_with_parent
@@ -127,7 +128,7 @@ class Fleet:
 
 def run_fleet(settings: Settings) -> int:
     """Run this machine's workers; see :meth:`Fleet.run`."""
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s/fleet] %(message)s")
+    logs.begin("fleet")
     names = worker_names(settings)
     logger.info("● %d workers: %s", len(names), ", ".join(names))
     return Fleet(names, settings.grace_s).run()

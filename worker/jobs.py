@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, List, Mapping, NamedTuple, Optional, Unio
 from worker.contract import Result, parse_job
 from worker.errors import JobCancelled, JobFailed, PoseError
 from worker.ledger import Message
+from worker.tracing import headers
 
 if TYPE_CHECKING:
     from worker.client import PoseClient
@@ -59,6 +60,7 @@ def new_job(
         kwargs={"image": image, "options": dict(options), **{k: v for k, v in ends.items() if v is not None}},
         priority=priority,
         expires=None if expires is None else _moment(expires).isoformat(),
+        headers=headers(),
     )
     return NewJob(job_id or str(uuid.uuid4()), image, message)
 

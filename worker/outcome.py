@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Mapping, NamedTuple, Optional
 
 from celery import states
@@ -18,6 +19,9 @@ class Outcome(NamedTuple):
         error: what went wrong, if something did.
         result: the result as it goes on the wire, if there is one.
         seconds: from the message's arrival in the slot until its outcome was stored.
+        ended_at: Unix time in seconds.
+        waited_s: of a first attempt, seconds from submission until it began.
+        pause_s: seconds until the next attempt, if there is to be one.
     """
 
     job_id: str
@@ -27,6 +31,9 @@ class Outcome(NamedTuple):
     error: Optional[BaseException]
     result: Mapping[str, Any]
     seconds: float
+    ended_at: float
+    waited_s: Optional[float] = None
+    pause_s: Optional[float] = None
 
     @classmethod
     def of(cls, request: Any, state: str, retval: Any, seconds: float) -> Outcome:
@@ -40,8 +47,19 @@ class Outcome(NamedTuple):
         kind, error = _kind(state, retval)
         result = retval if kind == "succeeded" and isinstance(retval, dict) else {}
         image = (request.kwargs or {}).get("image") if isinstance(request.kwargs, dict) else None
-        attempt = result.get("attempt") or getattr(request, "attempt", None) or request.retries + 1
-        return cls(str(request.id), str(image), int(attempt), kind, error, result, seconds)
+        attempt = int(getattr(request, "attempt", 1))
+        return cls(
+            job_id=str(request.id),
+            image=str(image),
+            attempt=attempt,
+            kind=kind,
+            error=error,
+            result=result,
+            seconds=seconds,
+            ended_at=time.time(),
+            waited_s=getattr(request, "age_s", None) if attempt == 1 else None,
+            pause_s=getattr(request, "pause_s", None),
+        )
 
     @property
     def expected(self) -> bool:

@@ -94,6 +94,17 @@ class Settings(BaseModel):
         Path(tempfile.gettempdir()) / f"pose-worker-{os.getuid()}",
         description="Where each worker's heartbeat file is, for `python -m worker check`; `none`: nowhere",
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Where `gpu0` answers Prometheus over HTTP; `gpu1` at the next port, and so on; 0: nowhere",
+    )
+    metrics_bind: str = Field("0.0.0.0", description="The address at which POSE_METRICS_PORT is open")
+    log: Literal["text", "json"] = Field("text", description="Log lines for people, or one JSON object a line")
+    tracing: bool = Field(
+        False, description="Whether spans go to an OpenTelemetry collector, which the OTEL_* variables tell of"
+    )
     cpu_workers: int = Field(1, ge=1, le=64, description="Workers that a fleet runs on a machine without a GPU")
     warm_sizes: Tuple[Tuple[int, int], ...] = Field(
         ((368, 496), (368, 656)),

@@ -23,6 +23,7 @@ from worker.pose import Estimate, Estimator, draw_overlay
 from worker.pose.formats import maps_archive
 from worker.settings import Settings
 from worker.storage import open_store
+from worker.tracing import Lap
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,10 @@ class Stopwatch:
     """Milliseconds by stage, in the order in which the stages ran."""
 
     def __init__(self) -> None:
+        global _stopwatch
+        _stopwatch = self
         self.timings_ms: Dict[str, float] = {}
+        self.laps: List[Lap] = []
         self._start = self._last = time.perf_counter()
 
     def lap(self, stage: str, *, parts: Optional[Dict[str, float]] = None) -> None:
@@ -210,6 +214,10 @@ class Stopwatch:
         now = time.perf_counter()
         spent = parts or {stage: (now - self._last) * 1000}
         self.timings_ms.update({name: round(ms, 3) for name, ms in spent.items()})
+        begun = self._last
+        for name, ms in spent.items():
+            self.laps.append(Lap(name, begun, begun + ms / 1000))
+            begun += ms / 1000
         self._last = now
 
     def stop(self) -> Dict[str, float]:
@@ -219,6 +227,8 @@ class Stopwatch:
 
 
 _slots: List[Slot] = []
+#: Of the job in work, or of the last one.
+_stopwatch: Optional[Stopwatch] = None
 
 
 def start(settings: Settings, device: Device, net_address: Optional[bytes]) -> Slot:
@@ -234,4 +244,11 @@ def current() -> Slot:
     return _slots[0]
 
 
-__all__: List[Any] = ["Delivery", "Slot", "Stopwatch", "current", "start"]
+def take_laps() -> List[Lap]:
+    """The stages that the job which has just ended came through, once."""
+    global _stopwatch
+    laps, _stopwatch = (_stopwatch.laps if _stopwatch is not None else []), None
+    return laps
+
+
+__all__: List[Any] = ["Delivery", "Slot", "Stopwatch", "current", "start", "take_laps"]

@@ -14,6 +14,7 @@ from worker.device.host import NetHost
 from worker.device.pin import Device, claim, own_device, own_slots
 from worker.errors import DeviceLost
 from worker.health import Heart
+from worker.metrics import Exporter
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Station:
         if not settings.inline:
             self.host = NetHost(settings, self.device, name, self.board)
         self._heart = Heart(settings, name, self.device, self.board, self.slots)
+        self._exporter: Optional[Exporter] = None
         self._stopped = threading.Event()
         self._keeper: Optional[threading.Thread] = None
         #: Why the worker must end, if it must.
@@ -55,11 +57,14 @@ class Station:
         return self.host.address if self.host else None
 
     def start_net(self, abandoned: Callable[[], bool]) -> None:
-        """Start the net process and wait until it is ready.
+        """Start the net process and wait until it is ready; Prometheus is answered from before.
 
         Raises:
             ModelError, DeviceLost: why it is not.
+            SettingsError: the port for Prometheus is taken.
         """
+        if self.settings.metrics_port:
+            self._exporter = Exporter(self.settings, self.name, self.device, self.board, self.slots)
         if self.host is not None:
             logger.info("● the net is ready: %s", self.host.start(abandoned))
 
@@ -67,8 +72,15 @@ class Station:
         """Watch from now on, in a thread; `on_trouble` is called once, when the worker must end."""
         self._heart.ready = True
         self._heart.beat()
+        if self._exporter is not None:
+            self._exporter.ready()
         self._keeper = threading.Thread(target=self._keep, args=(on_trouble,), name="keeper", daemon=True)
         self._keeper.start()
+
+    def in_slot(self) -> None:
+        """In a child: let go of what is the parent's alone."""
+        if self._exporter is not None:
+            self._exporter.forget()
 
     def leave(self) -> None:
         """From now on slots may be ended."""

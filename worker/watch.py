@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence
 
 import redis
 
@@ -15,6 +15,7 @@ from worker.device.board import Board, SlotRow, now
 from worker.device.tally import ATTEMPTS, PEOPLE, SECONDS, WAITS
 from worker.ledger import LEASE_S
 from worker.outcome import Outcome
+from worker.tracing import Lap
 
 #: What a whole process group is sent when a host goes down; the worker's parent then drains, and slots work on.
 _SIGNALS = {signal.SIGTERM, signal.SIGHUP}
@@ -50,26 +51,24 @@ class Watch:
         """Seconds for which the job has been in work."""
         return now() - self._row.busy_since if self._row.busy_since else 0.0
 
-    def waited(self, seconds: float) -> None:
-        """Note how long the job had been submitted when it was begun."""
-        self._row.tally.wait.observe(seconds, WAITS)
-
-    def end(self, outcome: Outcome) -> None:
-        """It is not any more, and is counted by its `outcome`."""
+    def end(self, outcome: Outcome, laps: Sequence[Lap] = ()) -> None:
+        """It is not any more, and is counted by its `outcome` and the stages it came through."""
         self._row.busy_since, self._renew = 0.0, None
         tally = self._row.tally
         tally.count(outcome.kind, outcome.error_name)
         if outcome.kind == "ignored":
             return
         tally.seconds.observe(outcome.seconds, SECONDS)
+        if outcome.waited_s is not None:
+            tally.wait.observe(outcome.waited_s, WAITS)
         self._row.done += 1
         if outcome.error is not None:
             self._row.failed += 1
             self._board.last_error = str(outcome.error)
         if outcome.kind in ("succeeded", "failed", "dead"):
             tally.attempts.observe(outcome.attempt, ATTEMPTS)
-        for stage, milliseconds in outcome.result.get("timings_ms", {}).items():
-            tally.stage(stage, milliseconds / 1000)
+        for lap in laps:
+            tally.stage(lap.stage, lap.ended - lap.begun)
         if outcome.result:
             tally.people.observe(len(outcome.result["people"]), PEOPLE)
 

@@ -16,12 +16,14 @@ from typing import List, Optional, Sequence
 
 import numpy as np
 
+from worker import logs
 from worker.device import board as boards
 from worker.device.batching import Batcher
 from worker.device.board import Board, now
 from worker.device.channel import FLOAT16, FLOAT32, Connection, Request
 from worker.device.nets import Nets
 from worker.device.pin import own_batch, own_device
+from worker.device.tally import BATCH_SIZES
 from worker.engine import Manifest
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError, PoseError
 from worker.processes import die_with_parent
@@ -140,7 +142,9 @@ class Server:
                 batch[0].sender.fail(batch[0], failure)
             return
         self._row.batches += 1
-        self._row.frames += sum(len(request.frames) for request in batch)
+        frames = sum(len(request.frames) for request in batch)
+        self._row.frames += frames
+        self._row.batch_sizes.observe(frames, BATCH_SIZES)
         for request in batch:
             request.sender.succeed(request, self._kind)
 
@@ -173,6 +177,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--name", required=True, help="the worker's name")
     told = parser.parse_args(arguments)
     die_with_parent()
+    logs.begin(f"{told.name} net")
     if os.getppid() != told.parent:
         return 1
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -180,6 +185,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         signal.signal(signum, signal.SIG_IGN)
     board = Board(told.board)
     board.net.pid, board.net.state, board.net.busy_since = os.getpid(), boards.LOADING, 0.0
+    board.net.starts += 1
     try:
         server = _load(settings(), told, board)
     except PoseError as exc:
@@ -188,7 +194,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     try:
         server.run()
     except DeviceLost as exc:
-        sys.stderr.write(f"net process: {exc}\n")
+        logs.last_words(str(exc), f"{told.name} net")
         return 1
     finally:
         board.net.state = boards.LOADING

@@ -1,0 +1,160 @@
+"""The log: one line an event, for people or (POSE_LOG=json) one JSON object a line. Only bugs have a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Dict, Optional
+
+if TYPE_CHECKING:
+    from worker.outcome import Outcome
+
+logger = logging.getLogger("worker.jobs")
+
+#: Where Celery tells of each job; our own line has more in it.
+_CELERYS = ("celery.app.trace", "celery.worker.strategy")
+#: Where Celery tells of what others did wrong: the broker is away, a message is none. No traceback adds to that.
+_OTHERS = ("celery.worker.consumer.consumer", "celery.worker.consumer.connection", "opentelemetry")
+_LONGEST = 1000
+_MARKS = {"succeeded": "✓", "retried": "○"}
+_VERBS = {
+    "succeeded": "succeeded in",
+    "failed": "failed after",
+    "dead": "was given up after",
+    "retried": "is tried again in",
+}
+
+
+class Line(logging.Formatter):
+    """For people."""
+
+    default_time_format = "%Y-%m-%d %H:%M:%S"
+    default_msec_format = "%s,%03d"
+
+    def __init__(self) -> None:
+        super().__init__("[%(asctime)s: %(levelname)s/%(processName)s] %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = _one_line(record.message)
+        return super().formatMessage(record)
+
+
+class JsonLine(logging.Formatter):
+    """For machines: ``time``, ``level``, ``logger``, ``process``, ``worker``, ``message``; of a job more.
+
+    Args:
+        worker: its name, or what else the process is.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one JSON object in one line."""
+        told: Dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.processName,
+            "worker": self._worker,
+            "message": _one_line(record.getMessage()),
+            **getattr(record, "job", {}),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told, default=str)
+
+
+class Sieve(logging.Filter):
+    """Keeps out what our own lines say better, and takes tracebacks from what is nobody's bug."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name in _CELERYS and hasattr(record, "data") and record.levelno < logging.CRITICAL:
+            return False
+        if record.name.startswith(_OTHERS):
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def formatter(worker: str) -> logging.Formatter:
+    """What POSE_LOG asks for; read here as it is, since wrong settings have to be told, too."""
+    return JsonLine(worker) if os.environ.get("POSE_LOG") == "json" else Line()
+
+
+def dress(log: logging.Logger, worker: str) -> None:
+    """Have the handlers of `log` write our lines."""
+    for handler in log.handlers:
+        handler.setFormatter(formatter(worker))
+        handler.addFilter(Sieve())
+
+
+def begin(worker: str) -> None:
+    """Set up the log of a process that is not Celery's."""
+    logging.basicConfig(level=logging.INFO)
+    dress(logging.getLogger(), worker)
+
+
+def last_words(sentence: str, worker: str = "") -> None:
+    """Say why the process ends, in the last line that it writes."""
+    if os.environ.get("POSE_LOG") == "json":
+        record = logging.LogRecord("worker", logging.CRITICAL, "", 0, sentence, None, None)
+        sys.stderr.write(JsonLine(worker).format(record) + "\n")
+    else:
+        sys.stderr.write(f"pose worker: {sentence}\n")
+    sys.stderr.flush()
+
+
+def tell(outcome: Outcome) -> None:
+    """The line of an attempt that has ended."""
+    if outcome.kind not in _VERBS:
+        return
+    seconds = (outcome.pause_s or 0.0) if outcome.kind == "retried" else outcome.seconds
+    mark, verb = _MARKS.get(outcome.kind, "✗"), _VERBS[outcome.kind]
+    sentence = f"{mark} pose.estimate[{outcome.job_id}] {verb} {seconds:.3f} s"
+    timings = outcome.result.get("timings_ms", {})
+    if outcome.result:
+        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in timings.items() if stage != "total")
+        sentence += f": {_shown(outcome.image)}, {len(outcome.result['people'])} people ({stages} ms)"
+    else:
+        sentence += f": {outcome.error_name}: {outcome.error}"
+    sentence += f", attempt {outcome.attempt}" if outcome.attempt > 1 else ""
+    bug: Optional[BaseException] = None if outcome.expected else outcome.error
+    level = logging.INFO if outcome.expected and outcome.kind != "dead" else logging.ERROR
+    logger.log(level, "%s", sentence, exc_info=bug, extra={"job": _fields(outcome)})
+
+
+def _fields(outcome: Outcome) -> Dict[str, Any]:
+    fields: Dict[str, Any] = {
+        "event": f"job.{outcome.kind}",
+        "job_id": outcome.job_id,
+        "image": _text(outcome.image),
+        "attempt": outcome.attempt,
+        "seconds": round(outcome.seconds, 6),
+    }
+    if outcome.pause_s is not None:
+        fields["pause_s"] = round(outcome.pause_s, 3)
+    if outcome.error is not None:
+        fields.update(error=outcome.error_name, reason=str(outcome.error))
+    if outcome.result:
+        fields.update(people=len(outcome.result["people"]), timings_ms=dict(outcome.result["timings_ms"]))
+    return fields
+
+
+def _one_line(text: str) -> str:
+    """`text` with nothing in it that could pass for another line."""
+    told = " ".join(part for part in text.split("\n") if part.strip())
+    told = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in told)
+    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"
+
+
+def _shown(path: str) -> str:
+    return repr(path) if len(path) <= 200 else f"{path[:200]!r}…"
+
+
+def _text(path: str) -> str:
+    """`path` with what is not UTF-8 in it escaped."""
+    return path.encode("utf-8", "backslashreplace").decode()
