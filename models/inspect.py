@@ -129,7 +129,7 @@ def plot(found: Inspection, path: Path) -> None:
         corners: List[Tuple[int, int]] = []
         for place, step in enumerate(found.running):
             corners += [at(place, getattr(step, what)), at(place + 1, getattr(step, what))]
-        cv2.polylines(picture, [np.array(corners, np.int32)], False, colour, 2, cv2.LINE_AA)
+        cv2.polylines(picture, [np.array(corners, np.int32)], False, colour, 2)
         text(title, (left + (10 if what == "held" else 200), top - 16), colour)
     widest = max(range(count), key=lambda place: found.running[place].live)
     text(

@@ -70,6 +70,11 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="The net's arithmetic; auto: fp32 on a CPU, fp16 on a GPU"
     )
+    compile: Literal["off", "graph", "inductor"] = Field(
+        "off",
+        description="How the net is made faster for input sizes that come again: `graph`: CUDA graphs; `inductor`: "
+        "torch.compile, which takes minutes at first (PyTorch engine only)",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?|(GPU|MIG)-[0-9A-Za-z/-]+)$",
@@ -117,6 +122,20 @@ class Settings(BaseModel):
     max_bytes: int = Field(64 << 20, ge=1, description="Largest image file, in bytes")
     max_pixels: int = Field(64_000_000, ge=1, description="Largest image, in pixels")
     max_aspect: float = Field(100.0, ge=1, description="Longest side divided by the shortest")
+    url_timeout_s: float = Field(
+        20.0, gt=0, description="Seconds within which an image must have come from its URL, or a webhook answered"
+    )
+    private_hosts: Tuple[str, ...] = Field(
+        (),
+        description="Hosts, of images and webhooks, that may have addresses which are not public, separated by commas; "
+        "`*.example.org` for a domain's",
+    )
+    webhook_secret: str = Field(
+        "",
+        repr=False,
+        pattern=r"^(.{16,})?$",
+        description="Signs the calls of webhooks (HMAC-SHA256), 16 characters or more. Empty: none is called",
+    )
     file_grace_s: float = Field(
         0.0,
         ge=0,
@@ -163,6 +182,11 @@ class Settings(BaseModel):
         if wrong is not None:
             raise ValueError(f"{wrong!r} is not a name of letters, digits, dots, dashes and underscores")
         return tuple(names)
+
+    @field_validator("private_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
     @field_validator("warm_sizes", mode="before")
     @classmethod
@@ -226,7 +250,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         name = str(first["loc"][0])
-        value = masked(str(values.get(name, "")))
+        value = "***" if name == "webhook_secret" else masked(str(values.get(name, "")))
         raise SettingsError(f"{PREFIX}{name.upper()} is {value!r}: {_reason(first)}.") from None
 
 

@@ -199,6 +199,10 @@ def test_the_default_net_loses_24_convolutions(thin: NetPair) -> None:
     _same(thin, optimised, 255 * np.random.default_rng(0).random((1, 3, 48, 64), np.float32))
 
 
+needs_packing = pytest.mark.skipif(not torch_packed.can_pack(torch.float32), reason="this torch packs no weights")
+
+
+@needs_packing
 def test_packed_convolutions_with_relu_compute_the_same(thin: NetPair) -> None:
     """Sizes one after the other, most with weights that were packed for another."""
     net = optimise(thin)
@@ -215,6 +219,7 @@ def test_packed_convolutions_with_relu_compute_the_same(thin: NetPair) -> None:
     assert len(seen) == 2  # the first, and the one that came three times
 
 
+@needs_packing
 def test_weights_are_packed_for_few_sizes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_packed, "_MAX_BYTES", 2 * 4 * 57 * 193)
     net = single_assignment(checked(pose_operators(), pose_parameters()))

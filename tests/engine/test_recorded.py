@@ -37,6 +37,7 @@ def test_the_cmu_net(cmu_net: Path) -> None:
     _compare("cmu_coco", cmu_net)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("1."), reason="this torch has no such convolutions on a CPU")
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_lower_precision_of_the_default_net(thin_net: Path, precision: torch.dtype) -> None:
     """Its cost in accuracy, as docs/models.md states it."""

@@ -55,6 +55,7 @@ class Nets:
                     precision=self.precision,
                     engine=self._settings.engine,
                     threads=self._settings.threads or None,
+                    compile=self._settings.compile,
                 )
                 net.warm(self._settings.warm_sizes)
                 return net

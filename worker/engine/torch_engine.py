@@ -14,10 +14,10 @@ import torch
 
 from worker.engine.manifest import Manifest
 from worker.engine.net import Maps, check_outputs, check_sides, empty_maps, probe_side
-from worker.engine.netdef import read_pair
+from worker.engine.netdef import NetPair, read_pair
 from worker.engine.passes import optimise
 from worker.engine.shapes import check_shapes
-from worker.engine.torch_compiled import compiled
+from worker.engine.torch_compiled import MODES, CudaGraphs, Inductor, Plain
 from worker.engine.torch_graph import build_graph
 from worker.engine.torch_packed import PackedModules, can_pack
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
@@ -40,7 +40,8 @@ class TorchNet:
         threads: CPU threads of this process; None: one for each core.
         blobs_to_keep: blobs beside heatmaps and PAFs that :meth:`run_blobs` gives; all others are released after
             their last use.
-        compile: ``off``, ``graph`` or ``inductor``; see :func:`worker.engine.torch_compiled.compiled`.
+        compile: ``off``, ``graph`` or ``inductor``; see :mod:`worker.engine.torch_compiled`; CUDA graphs mean
+            nothing on a CPU.
 
     Raises:
         ModelError: the net's files are corrupt, or it uses something that is not supported.
@@ -71,12 +72,9 @@ class TorchNet:
         shapes = check_shapes(net, side, side)
         net = optimise(net)
         module: Any = build_graph(net).to(device=device, dtype=self._dtype)
-        self._packed: Optional[PackedModules] = None
         if device == "cpu":
             _keep_freed_memory()
-            if compile != "inductor" and can_pack(self._dtype):
-                self._packed = PackedModules(module, net)
-        self._module: Any = None if self._packed else compiled(module, compile, device)
+        self._modules: Any = _modules(module, net, self._dtype, device, compile)
         if shapes:
             check_outputs(manifest, net.name, shapes)
         spec = manifest.input
@@ -115,13 +113,14 @@ class TorchNet:
         stride = self.manifest.input.stride
         for height, width in sizes:
             sides = -(-height // stride) * stride, -(-width // stride) * stride
-            if self._packed:
-                self._packed.get((1, 3, *sides), often=True)
-            self(np.zeros((1, *sides, 3), np.uint8))
+            with torch.inference_mode(), _device_errors(self.device, sides):
+                batch = self._normalised([np.zeros((1, *sides, 3), np.uint8)])
+                made = self._modules.get(tuple(batch.shape), often=True)(batch)
+                self._write(dict(zip(self._blobs, made)), [empty_maps(self.manifest, 1, sides)])
 
     def close(self) -> None:
         """Give the parameters' memory back."""
-        self._module = self._packed = None
+        self._modules = None
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -138,8 +137,7 @@ class TorchNet:
         return given.contiguous(memory_format=torch.channels_last)
 
     def _forward(self, batch: torch.Tensor) -> Dict[str, torch.Tensor]:
-        module = self._packed.get(tuple(batch.shape)) if self._packed else self._module
-        return dict(zip(self._blobs, module(batch)))
+        return dict(zip(self._blobs, self._modules.get(tuple(batch.shape))(batch)))
 
     def _write(self, blobs: Dict[str, torch.Tensor], maps: Sequence[Maps]) -> None:
         first = 0
@@ -148,6 +146,16 @@ class TorchNet:
             for spec, target in zip((self.manifest.heatmaps, self.manifest.pafs), piece):
                 torch.from_numpy(target).copy_(blobs[spec.blob][first:last, spec.start : spec.stop])
             first = last
+
+
+def _modules(module: Any, net: NetPair, dtype: torch.dtype, device: str, mode: str) -> Any:
+    """What has a method ``get``: the module to run an input of a shape; see :mod:`worker.engine.torch_compiled`."""
+    if mode not in MODES:
+        raise ModelError(f"There is no way {mode!r} to compile a net; set POSE_COMPILE to {', '.join(MODES)}.")
+    if mode == "graph" and device.startswith("cuda"):
+        return CudaGraphs(module)
+    plain = PackedModules(module, net) if device == "cpu" and can_pack(dtype) else Plain(module)
+    return Inductor(module, plain) if mode == "inductor" else plain
 
 
 @functools.lru_cache(maxsize=1)
