@@ -22,6 +22,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from worker import logs, tracing
+from worker.announce import Announce
 from worker.attempt import Holding, ledger, new_ledger
 from worker.contract import TASK
 from worker.errors import PoseError, SettingsError
@@ -149,7 +150,7 @@ class Preload(bootsteps.StartStopStep):
                 raise SettingsError(f"The slots were not ready within {settings().start_timeout_s:g} s.")
 
 
-app.steps["worker"].add(Preload)
+app.steps["worker"].update((Preload, Announce))
 
 
 def send(job_id: str, message: Message) -> None:

@@ -28,6 +28,7 @@ from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFai
 from worker.finding import EXTENSIONS, find_images
 from worker.jobs import Deadline, JobHandle, NewJob, Outcome, new_job, result_of
 from worker.ledger import Ledger, ResultKey
+from worker.outbox import Outbox
 from worker.servers import connect
 from worker.servers import queue as declared_queue
 from worker.settings import masked
@@ -68,7 +69,8 @@ class PoseClient:
         self.app = client_app(broker_url, self._results_url)
         self._queue = declared_queue(queue, broker_url)
         self._store = RedisStore(self._results_url)
-        self._ledger = Ledger(connect(self._results_url, timeout_s=5), key_prefix)
+        results = connect(self._results_url, timeout_s=5)
+        self._ledger, self._outbox = Ledger(results, key_prefix), Outbox(results, key_prefix)
 
     def __repr__(self) -> str:
         return f"PoseClient({masked(self._url)!r}, queue={self._queue.name!r})"
@@ -239,6 +241,10 @@ class PoseClient:
             with contextlib.suppress(redis.RedisError):
                 self._ledger.withdraw(job_id)
             raise
+        if "webhook" in message.kwargs or "callback" in message.kwargs:
+            # Workers do that, too; so a job that none of them takes before its deadline is told of as well.
+            with contextlib.suppress(redis.RedisError):
+                self._outbox.add(job_id, message.kwargs.get("webhook"), message.kwargs.get("callback"))
 
     def ended(self, job_ids: Iterable[str]) -> Iterator[Tuple[str, Outcome]]:
         """Of `job_ids`, those that have ended: pairs of id and a Result or the exception that ended the job.

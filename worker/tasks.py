@@ -8,11 +8,13 @@ from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_task_logger
 
+from worker.announce import note
 from worker.app import app
 from worker.attempt import Attempt
 from worker.contract import TASK, Result, parse_message
 from worker.errors import DeviceOutOfMemory, JobTimedOut, PoseError, TransientError
 from worker.settings import settings
+from worker.webhook import check_wanted
 
 logger = get_task_logger(__name__)
 
@@ -42,6 +44,7 @@ def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:
     from worker.slot import current  # in the child only: the parent never loads cv2 or the net
 
     attempt = Attempt(self.request, self.backend, current().device)
+    note(self.request.id, message)
     try:
         return _work(attempt, self.request, args, message)
     except TransientError as exc:
@@ -69,6 +72,7 @@ def work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[s
 
     slot, watch = current(), Stopwatch()
     job = parse_message(args, message)
+    check_wanted(job, settings())
     with slot.job(job):
         picture = slot.load_image(job.image, attempt.age_s)
         watch.lap("decode")

@@ -1,0 +1,236 @@
+"""Clients that were not written here, and what the documentation says of all of them, against a real worker."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+import cv2
+import numpy as np
+import pytest
+import redis
+
+from tests.brokers import need
+from tests.documents import example, examples
+from tests.support import ROOT, clean_environ, wait_until
+from tests.web import Site, answer, site
+from worker.client import PoseClient
+from worker.contract import Result
+from worker.errors import ImageNotFound, InvalidRequest, JobCancelled
+from worker.processes import stop_child
+from worker.webhook import verify
+
+pytestmark = pytest.mark.queue
+
+#: Seconds for one job, far beyond what any takes.
+PATIENCE = 60
+SECRET = "a secret of the tests' own"
+#: The image that the documentation's examples name.
+STREET = "/data/images/street.jpg"
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
+    """A photograph of at least three people, where the worker may read it."""
+    path = tmp_path_factory.mktemp("images") / "street.jpg"
+    shutil.copy(samples / "bus.jpg", path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def client(broker: str, street: Path, start_worker: Callable[..., subprocess.Popen]) -> Iterator[PoseClient]:
+    """A client of a worker that reads the photograph's folder and calls webhooks of this machine."""
+    worker = start_worker(
+        "cpu7",
+        POSE_BROKER_URL=broker,
+        POSE_IMAGE_ROOTS=street.parent,
+        POSE_WEBHOOK_SECRET=SECRET,
+        POSE_PRIVATE_HOSTS="localhost",
+        POSE_RETRY_BASE_S=0.1,
+        POSE_URL_TIMEOUT_S=2,
+    )
+    with PoseClient(broker) as client:
+        yield client
+    assert stop_child(worker, grace_s=20) == 0
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Site]:
+    with site() as running:
+        yield running
+
+
+def _adapted(text: str, broker: str, street: Path) -> str:
+    return text.replace(STREET, str(street)).replace("redis://127.0.0.1:6379/0", broker)
+
+
+def test_a_message_by_hand_as_the_document_has_it(
+    client: PoseClient, redis_client: redis.Redis, broker: str, street: Path
+) -> None:
+    lines = shlex.split(_adapted(example("docs/message.md", "sh", "LPUSH"), broker, street))
+    push, get = lines[: lines.index("redis-cli", 1)], lines[lines.index("redis-cli", 1) :]
+    assert push[:5] == ["redis-cli", "-u", "$POSE_BROKER_URL", "LPUSH", "pose"]
+    assert redis_client.get(get[-1]) is None
+    redis_client.execute_command(*push[3:])
+    stored = json.loads(wait_until(lambda: _ended(redis_client, get[-1]), PATIENCE))
+    assert (stored["status"], stored["task_id"]) == ("SUCCESS", "order-4711")
+    assert len(Result.model_validate(stored["result"]).people) == 3
+
+
+def _ended(redis_client: redis.Redis, key: str) -> Any:
+    text = redis_client.get(key)
+    return text if text and json.loads(text)["status"] not in ("STARTED", "RETRY") else None
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Runs JavaScript with celery-node; gives what it writes."""
+    program, npm = need("node", "nodejs"), need("npm", "npm")
+    folder = tmp_path_factory.mktemp("node")
+    command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), "celery-node@0.5.9"]
+    installed = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    if installed.returncode:
+        reason = f"npm could not install celery-node: {installed.stderr.strip()[-200:]}"
+        (pytest.fail if os.environ.get("POSE_TESTS_NEED_ALL") else pytest.skip)(reason)
+
+    def run(script: str, **variables: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [program, "-e", script],
+            cwd=folder,
+            env={**clean_environ(), **variables},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    return run
+
+
+def test_celery_node_submits_and_reads(client: PoseClient, node: Callable[..., Any], broker: str, street: Path) -> None:
+    script = example("docs/clients.md", "js", "celery-node")
+    done = node(_adapted(script, broker, street), POSE_BROKER_URL=broker)
+    assert done.stderr == ""
+    result = Result.model_validate(json.loads(done.stdout))
+    assert len(result.people) == 3
+    assert result.image.path == str(street)
+    wrong = node(_adapted(script, broker, street).replace("max_people", "most_people"), POSE_BROKER_URL=broker)
+    assert "most_people is not an option" in wrong.stderr
+
+
+def test_the_documents_python_runs(client: PoseClient, broker: str, street: Path) -> None:
+    scripts = [block for block in examples("docs/clients.md", "python") if "Client(" in block]
+    assert len(scripts) == 2
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", _adapted(script, broker, street)],
+            cwd=ROOT,
+            env=clean_environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for script in scripts
+    ]
+    for process in running:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, stderr) == (0, "")
+        assert str(street) in stdout
+
+
+def test_a_webhook_is_called_in_the_end_and_both_receivers_can_tell(
+    client: PoseClient, node: Callable[..., Any], receiver: Site, street: Path
+) -> None:
+    answers = iter([answer(503), answer(200)])
+    receiver.routes["/done"] = lambda handler: next(answers)(handler)
+    job = client.submit(street, webhook=f"{receiver.url}/done", overlay=False)
+    result = job.result(PATIENCE)
+    calls: List[Any] = wait_until(lambda: _calls(receiver, "/done", 2))
+    told = verify(SECRET, calls[1].headers, calls[1].body)
+    assert (told["job_id"], told["state"]) == (job.id, "SUCCESS")
+    assert Result.model_validate(told["result"]) == result
+    headers = {name.lower(): value for name, value in calls[1].headers.items()}
+    for secret, expected in ((SECRET, "true"), ("another", "false")):
+        arguments = ", ".join(json.dumps(one) for one in (secret, headers, calls[1].body.decode()))
+        script = example("docs/clients.md", "js", "createHmac") + f"console.log(verify({arguments}));"
+        assert node(script).stdout.strip() == expected
+
+
+def _calls(receiver: Site, path: str, count: int) -> Any:
+    found = [one for one in receiver.seen if one.path == path]
+    return found if len(found) >= count else None
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error"),
+    [("nowhere.jpg", {}, ImageNotFound), ("street.jpg", {"model": "another"}, InvalidRequest)],
+)
+def test_failures_are_told_too(
+    client: PoseClient, receiver: Site, street: Path, image: str, options: Dict[str, Any], error: type
+) -> None:
+    receiver.routes["/failed"] = answer(200)
+    job = client.submit(street.parent / image, webhook=f"{receiver.url}/failed", **options)
+    with pytest.raises(error):
+        job.result(PATIENCE)
+    (call,) = wait_until(lambda: [one for one in receiver.seen if job.id.encode() in one.body])
+    told = verify(SECRET, call.headers, call.body)
+    assert (told["state"], told["error"]["type"]) == ("FAILURE", error.__name__)
+
+
+def test_a_webhook_that_is_away_loses_nothing_and_holds_up_nobody(client: PoseClient, street: Path) -> None:
+    jobs = client.submit_many([street] * 4, webhook="http://localhost:1/nobody", overlay=False)
+    begun = time.monotonic()
+    assert all(len(job.result(PATIENCE).people) >= 3 for job in jobs)
+    client.submit(street, overlay=False).result(PATIENCE)
+    assert time.monotonic() - begun < PATIENCE / 2
+
+
+def test_a_callback_task_is_sent(client: PoseClient, street: Path, redis_client: redis.Redis) -> None:
+    job = client.submit(street, callback={"task": "shop.posed", "queue": "shop"}, overlay=False)
+    result = job.result(PATIENCE)
+    _, text = redis_client.blpop(["shop"], PATIENCE)
+    message = json.loads(text)
+    assert message["headers"]["task"] == "shop.posed"
+    args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+    assert args == [{"job_id": job.id, "state": "SUCCESS", "result": result.to_message()}]
+    assert kwargs == {}
+
+
+def test_a_job_that_comes_too_late_is_not_done_and_its_webhook_says_so(
+    client: PoseClient, receiver: Site, street: Path
+) -> None:
+    receiver.routes["/late"] = answer(200)
+    blockers = client.submit_many([street] * 5, overlay=False)
+    late = client.submit(street, expires=0.05, webhook=f"{receiver.url}/late")
+    with pytest.raises(JobCancelled):
+        late.result(PATIENCE)
+    (call,) = wait_until(lambda: _calls(receiver, "/late", 1))
+    assert verify(SECRET, call.headers, call.body)["state"] == "REVOKED"
+    for job in blockers:
+        job.cancel()
+
+
+def test_maps_and_colours_reach_the_worker(client: PoseClient, street: Path) -> None:
+    job = client.submit(street, maps=True, overlay={"background": "black", "colors": "#ffffff", "alpha": 1.0})
+    data = job.maps(PATIENCE)
+    result = job.result()
+    assert data is not None
+    assert result.maps is not None
+    with np.load(io.BytesIO(data)) as maps:
+        heatmaps = maps["heatmaps"]
+        x, y, _ = result.people[0].keypoints[1] or (0, 0, 0)
+        column, row = np.round((np.array([x, y]) - maps["origin"]) / maps["cell"]).astype(int)
+        assert heatmaps.shape[0] == 19
+        assert maps["pafs"].shape[0] == 38
+        assert heatmaps[1, row, column] > 0.3  # there is the neck
+    picture = cv2.imdecode(np.frombuffer(job.overlay() or b"", np.uint8), cv2.IMREAD_COLOR).astype(int)
+    assert picture.max() > 200
+    assert np.abs(picture[..., 0] - picture[..., 2]).max() < 60  # black and white

@@ -1,0 +1,114 @@
+"""Who is to be told of a job's end: kept in the result backend's Redis until they have been.
+
+``<prefix>:calls`` is a sorted set of job ids by the time at which each is looked at next; ``<prefix>:call:<id>`` says
+whom to tell. An entry is written before a job's work begins and looked at again every now and then, so that it is
+found whatever dies; the job's end only makes that sooner. Any worker may take an entry; it then has it for a while.
+Times are this host's: a clock that is wrong by seconds makes a call later by as much.
+
+Imports neither torch nor cv2: clients use it too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+
+import redis
+
+#: Seconds for which an entry is kept at most.
+KEEP_S = 7 * 86_400
+#: Seconds until an entry whose job has not ended is looked at again; doubled each time, up to the second.
+LOOK_AGAIN_S = (30.0, 900.0)
+
+#: Takes what is due out of everybody's reach: set, key prefix, now, until when, at most -> pairs of id and fields.
+_CLAIM = """
+local found = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2], 'LIMIT', 0, ARGV[4])) do
+  local fields = redis.call('HGETALL', ARGV[1] .. id)
+  if #fields == 0 then
+    redis.call('ZREM', KEYS[1], id)
+  else
+    redis.call('ZADD', KEYS[1], ARGV[3], id)
+    found[#found + 1] = {id, fields}
+  end
+end
+return found
+"""
+
+
+class Call(NamedTuple):
+    """Whom to tell of a job's end.
+
+    Attributes:
+        webhook: a URL, or None.
+        callback: a task's name and queue, or None.
+        tries: how often it was tried in vain.
+        looks: how often the job was found not to have ended.
+    """
+
+    job_id: str
+    webhook: Optional[str]
+    callback: Optional[Dict[str, str]]
+    tries: int = 0
+    looks: int = 0
+
+
+class Outbox:
+    """The calls of one deployment. Every method raises redis.RedisError if Redis does not answer.
+
+    Args:
+        client: of the result backend's Redis.
+        prefix: as POSE_KEY_PREFIX.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str) -> None:
+        self._client = client
+        self._due, self._entry = f"{prefix}:calls", f"{prefix}:call:"
+        self._claim = client.register_script(_CLAIM)
+
+    def add(self, job_id: str, webhook: Optional[str], callback: Optional[Mapping[str, str]]) -> None:
+        """Write an entry; one that is there, or was dealt with, stays as it is."""
+        told = {"webhook": webhook, "callback": dict(callback) if callback else None}
+        with self._client.pipeline() as pipe:
+            pipe.hsetnx(self._entry + job_id, "told", json.dumps(told))
+            pipe.expire(self._entry + job_id, KEEP_S)
+            pipe.zadd(self._due, {job_id: time.time() + LOOK_AGAIN_S[0]}, nx=True)
+            pipe.expire(self._due, KEEP_S)
+            pipe.execute()
+
+    def ring(self, job_id: str) -> None:
+        """The job has ended: its entry is due."""
+        self._client.zadd(self._due, {job_id: time.time()}, xx=True)
+
+    def claim(self, most: int, lease_s: float) -> List[Call]:
+        """Take entries that are due; they are due again in `lease_s` seconds unless they are dealt with."""
+        now = time.time()
+        taken = self._claim(keys=[self._due], args=[self._entry, now, now + lease_s, most])
+        return [_call(job_id, fields) for job_id, fields in taken]
+
+    def done(self, job_id: str) -> None:
+        """The entry is dealt with; that is remembered for as long as its message could come again."""
+        with self._client.pipeline() as pipe:
+            pipe.zrem(self._due, job_id)
+            pipe.hset(self._entry + job_id, "done", 1)
+            pipe.execute()
+
+    def later(self, job_id: str, pause_s: float, *, counted: Optional[str] = None) -> None:
+        """Have the entry due again in `pause_s` seconds; `counted` is the count that goes up, if one does."""
+        with self._client.pipeline() as pipe:
+            pipe.zadd(self._due, {job_id: time.time() + pause_s}, xx=True)
+            if counted:
+                pipe.hincrby(self._entry + job_id, counted, 1)
+            pipe.execute()
+
+
+def _call(job_id: Any, fields: List[Any]) -> Call:
+    entry = {_text(name): _text(value) for name, value in zip(fields[::2], fields[1::2])}
+    told = {} if "done" in entry else json.loads(entry.get("told", "{}"))
+    counts = int(entry.get("tries", 0)), int(entry.get("looks", 0))
+    return Call(_text(job_id), told.get("webhook"), told.get("callback"), *counts)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
