@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict
 
 import numpy as np
 import pytest
@@ -19,9 +19,7 @@ PHOTOGRAPHS = ("bus.jpg", "zidane.jpg")
 
 
 @pytest.fixture(scope="module")
-def results(
-    broker: str, samples: Path, start_worker: Callable[..., subprocess.Popen]
-) -> Iterator[Dict[str, Dict[str, Result]]]:
+def results(broker: str, samples: Path, start_worker: Callable[..., subprocess.Popen]) -> Dict[str, Dict[str, Result]]:
     """Engine → photograph → what a worker on that engine answered; one worker at a time, from the same queue."""
     found: Dict[str, Dict[str, Result]] = {}
     for engine in ("caffe2", "torch"):
@@ -31,7 +29,7 @@ def results(
             found[engine] = {name: job.result(90) for name, job in jobs.items()}
             assert all(job.overlay() for job in jobs.values())
         assert stop_child(worker, grace_s=20) == 0
-    yield found
+    return found
 
 
 def _people(result: Result) -> np.ndarray:
