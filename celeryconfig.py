@@ -46,6 +46,8 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 worker_hijack_root_logger = True
 worker_send_task_events = False
 broker_connection_retry_on_startup = True
+#: A broker that is away for a weekend is waited for; the default gives up after 100 tries.
+broker_connection_max_retries = None
 
 #: A message unacknowledged for longer is delivered again: beyond any running attempt and the drain.
 _visibility_s = int(_s.hard_time_limit_s + _s.grace_s)

@@ -12,6 +12,15 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     if name == "celery":
         from worker.app import app
+        from worker.errors import SettingsError
+        from worker.settings import settings
 
+        try:
+            settings()
+        except SettingsError as exc:  # Celery, which reads them later, would show a traceback
+            from worker.logs import last_words
+
+            last_words(str(exc))
+            raise SystemExit(1) from exc
         return app
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,9 +41,12 @@ def fleet() -> None:
 
 @main.command()
 @click.option("--ready", is_flag=True, help="Also fail while a worker does not consume yet, or any more.")
+@click.option("--config", is_flag=True, help="Instead, tell what is wrong with the settings; starts nothing.")
 @click.option("--name", default="", help="Only the worker of this name, e.g. gpu0; else all of this host.")
-def check(ready: bool, name: str) -> None:
+def check(ready: bool, config: bool, name: str) -> None:
     """Tell whether this host's workers are well: exit status 0, or 1 and why not."""
+    if config:
+        _check_config()
     from worker.health import faults, read_heartbeats
 
     folder = settings().heartbeat_dir
@@ -53,6 +56,17 @@ def check(ready: bool, name: str) -> None:
     )
     for line in told:
         click.echo(line, err=True)
+    sys.exit(1 if told else 0)
+
+
+def _check_config() -> None:
+    from worker.setup import wrong
+
+    told = wrong(os.environ)
+    for line in told:
+        click.echo(line, err=True)
+    if not told:
+        click.echo("Every setting is allowed, and what it names is there.")
     sys.exit(1 if told else 0)
 
 

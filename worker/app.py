@@ -32,6 +32,7 @@ from worker.processes import die_with_parent
 from worker.reconciler import Reconciler
 from worker.servers import dead_queue, is_redis, queue
 from worker.settings import settings
+from worker.setup import wrong
 from worker.station import Station
 from worker.watch import Watch
 
@@ -56,8 +57,9 @@ _drain: Optional[threading.Timer] = None
 def pin_device(sender: str = "", conf: Any = None, **_: Any) -> None:
     """Before anything else: find the worker's device by its name, hold it, and count the slots it is good for."""
     global _station
+    for sentence in wrong(os.environ):
+        _leave(sentence)
     try:
-        tracing.check(settings())
         _station = Station(settings(), sender)
     except PoseError as exc:
         _leave(str(exc))

@@ -77,6 +77,8 @@ class Sieve(logging.Filter):
             return False
         if record.name.startswith(_OTHERS):
             record.exc_info = record.exc_text = None
+            # How often the broker has been tried is told of how many times, which are not limited.
+            record.msg, record.args = record.getMessage().replace("/None)", ")"), ()
         return True
 
 

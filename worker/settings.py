@@ -8,8 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Literal, Tuple
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, Dict, List, Literal, Tuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -20,6 +19,8 @@ PREFIX = "POSE_"
 _NAME = r"^[A-Za-z0-9_.-]+$"
 #: Most slots of one worker: the rows of its board.
 MAX_SLOTS = 128
+#: Settings that are secret as a whole; of URLs, only the passwords in them are.
+_SECRETS = ("webhook_secret",)
 _MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
@@ -153,6 +154,8 @@ class Settings(BaseModel):
     @field_validator("broker_url", "result_backend")
     @classmethod
     def _is_a_server(cls, value: str, info: Any) -> str:
+        if value and "://" not in value:
+            raise ValueError("is no URL, such as redis://:password@host:6379/0")
         if value:
             celery_server(value)
         if info.field_name == "result_backend":
@@ -222,36 +225,52 @@ class Settings(BaseModel):
 
 
 def masked(url: str) -> str:
-    """`url` with its password replaced by ``***``, fit for logs and error messages."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    user, host = parts.netloc.rsplit("@", 1)
-    return urlunsplit(parts._replace(netloc=f"{user.split(':', 1)[0]}:***@{host}"))
+    """`url` with every password in it replaced by ``***``, fit for logs and error messages; also if it is none."""
+    start, at, rest = url.rpartition("@")
+    if at and "://" in start and not start.startswith("file:"):
+        scheme, _, credentials = start.partition("://")
+        start = f"{scheme}://{credentials.split(':', 1)[0]}:***"
+    elif at and not start.startswith("file:"):  # no URL at all, yet perhaps with a password
+        start = "***"
+    return re.sub(r"(password=)[^&]*", r"\1***", start + at + rest)
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Read settings from `environment`; unset and empty variables take their default.
 
     Raises:
-        SettingsError: a POSE_* variable is unknown, or its value is not allowed.
+        SettingsError: a POSE_* variable is unknown, or its value is not allowed; the first that is.
     """
-    values: Dict[str, str] = {}
-    for variable, text in environment.items():
-        if not variable.startswith(PREFIX) or not text:
-            continue
-        name = variable[len(PREFIX) :].lower()
-        if name not in Settings.model_fields:
-            known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.model_fields))
-            raise SettingsError(f"{variable} is not a setting of the pose worker; there are {known}.")
-        values[name] = text
+    for sentence in faults(environment):
+        raise SettingsError(sentence)
+    return Settings.model_validate(_values(environment))
+
+
+def faults(environment: Mapping[str, str]) -> List[str]:
+    """A sentence for each POSE_* variable that is unknown or has a value that is not allowed."""
+    values = _values(environment)
+    known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.model_fields))
+    told = [
+        f"{PREFIX}{name.upper()} is not a setting of the pose worker; there are {known}."
+        for name in values
+        if name not in Settings.model_fields
+    ]
     try:
-        return Settings.model_validate(values)
+        Settings.model_validate({name: text for name, text in values.items() if name in Settings.model_fields})
     except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        value = "***" if name == "webhook_secret" else masked(str(values.get(name, "")))
-        raise SettingsError(f"{PREFIX}{name.upper()} is {value!r}: {_reason(first)}.") from None
+        for error in exc.errors(include_url=False):
+            name = str(error["loc"][0])
+            value = "***" if name in _SECRETS else masked(values.get(name, ""))
+            told.append(f"{PREFIX}{name.upper()} is {value!r}: {_reason(error)}.")
+    return told
+
+
+def _values(environment: Mapping[str, str]) -> Dict[str, str]:
+    return {
+        variable[len(PREFIX) :].lower(): text
+        for variable, text in environment.items()
+        if variable.startswith(PREFIX) and text
+    }
 
 
 def _reason(error: Any) -> str:

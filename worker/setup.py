@@ -1,0 +1,58 @@
+"""Whether what the settings name is there: the net, the folders, the device. Connects nowhere and starts nothing."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Callable, Iterator, List, Mapping
+
+from worker.device.pin import own_device
+from worker.engine import read_manifest
+from worker.errors import PoseError
+from worker.settings import Settings, faults, read_settings
+from worker.tracing import check as check_tracing
+
+
+def wrong(environment: Mapping[str, str]) -> List[str]:
+    """A sentence for each thing that would keep a worker with this `environment` from starting, or from working."""
+    told = faults(environment)
+    return told or list(_missing(read_settings(environment)))
+
+
+def _missing(settings: Settings) -> Iterator[str]:
+    """What well-formed settings name in vain."""
+    if not settings.broker_url:
+        yield "POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0."
+    for root in settings.image_roots:
+        if not os.path.isdir(root):  # noqa: PTH112 - a path of undecodable bytes is one, too
+            yield f"POSE_IMAGE_ROOTS is {os.pathsep.join(settings.image_roots)!r}: there is no folder {root!r}."
+    for name in settings.served:
+        variable = "POSE_MODEL" if name == settings.model else "POSE_MODELS"
+        for sentence in _told(partial(read_manifest, settings.models_dir / name)):
+            yield f"{variable} is {name!r}: {sentence}"
+    yield from _told(lambda: own_device(settings))
+    yield from _told(lambda: check_tracing(settings))
+    for variable, folder in _written(settings):
+        if not _writable(folder):
+            yield f"{variable} is {str(folder)!r}, which this user cannot write to; choose another folder."
+
+
+def _told(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except PoseError as exc:
+        yield str(exc)
+
+
+def _written(settings: Settings) -> Iterator[tuple[str, Path]]:
+    if str(settings.heartbeat_dir) != "none":
+        yield "POSE_HEARTBEAT_DIR", settings.heartbeat_dir
+    if settings.overlay_store.startswith("file://"):
+        yield "POSE_OVERLAY_STORE", Path(settings.overlay_store[len("file://") :])
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be written there, or the folder be made."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
