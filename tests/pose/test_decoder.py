@@ -126,6 +126,7 @@ def _hostile() -> Dict[str, Any]:
     return {
         "as many peaks as fit": (np.stack([every_second] * 19), np.ones((38, *shape), np.float32)),
         "noise": (rng.random((19, *shape), np.float32), rng.uniform(-1, 1, (38, *shape)).astype(np.float32)),
+        "chequered": (np.stack([((x + y) % 2).astype(np.float32)] * 19), np.ones((38, *shape), np.float32)),
         "constant": (np.ones((19, *shape), np.float32), np.ones((38, *shape), np.float32)),
         "rising": (np.stack([(x + y) / 200.0] * 19), np.ones((38, *shape))),
         "not a number": (np.full((19, *shape), np.nan), np.full((38, *shape), np.nan)),
@@ -153,6 +154,8 @@ def test_hostile_maps_end_soon_in_valid_people(name: str) -> None:
     if name in ("as many peaks as fit", "noise"):
         assert "peaks" in warnings[0]
         assert "were dropped" in warnings[0]
+    if name in ("constant", "chequered"):
+        assert "is level over" in warnings[0]
     if name in ("not a number", "infinite", "infinite here and there"):
         assert any("not finite" in warning for warning in warnings)
     if name in ("nothing", "less than nothing", "not a number"):

@@ -45,9 +45,11 @@ def decode(
     pafs = _finite(pafs, warnings, "part affinity fields")
     rows = min(heatmaps.shape[1], max(1, int(np.ceil(geometry.map_height))))
     columns = min(heatmaps.shape[2], max(1, int(np.ceil(geometry.map_width))))
-    peaks, counts, dropped = find_peaks(heatmaps, rows, columns, WEAK_THRESHOLD, MAX_PEAKS, *interpolation())
+    peaks, counts, dropped, level = find_peaks(heatmaps, rows, columns, WEAK_THRESHOLD, MAX_PEAKS, *interpolation())
     if dropped:
         warnings.append(f"{dropped} peaks beyond {MAX_PEAKS} of a keypoint were dropped; people may be missing")
+    if level > MAX_PEAKS:
+        warnings.append(f"a heatmap is level over {level} cells, which count as one peak; people may be missing")
     joints, whole = associate(peaks, counts, pafs, skeleton.limb_table, geometry.map_height)
     if len(joints) == 0:
         return People.nobody(), tuple(warnings)

@@ -26,6 +26,8 @@ _SIGMA = 0.33
 _REACH = 2
 #: Width of the Gaussian window of a peak's centroid, in cells: about the width of a joint in the maps.
 _WINDOW = 0.85
+#: What a cell is beside its neighbours: lower than one, as high as one before it, or a maximum.
+_LOWER, _LEVEL, _MAXIMUM = 0, 1, 2
 #: Positions on each axis at which a maximum is evaluated, between -0.5 and 0.5 cells.
 _STEPS = 9
 
@@ -63,38 +65,47 @@ def find_peaks(
 
     Returns:
         float32 (parts, most, 3): x and y in cells, value, those of a part by value, then from top to bottom, then
-        from left to right; int32 (parts,): how many; and how many of at least THRESHOLD were dropped.
+        from left to right; int32 (parts,): how many; how many of at least THRESHOLD were dropped; and over how many
+        cells the flattest map is level, which are one peak if they touch and would each be one if they did not.
     """
     parts = heatmaps.shape[0]
     peaks = np.empty((parts, most, 3), np.float32)
     counts = np.zeros(parts, np.int32)
-    dropped = 0
+    dropped = flattest = 0
     for part in range(parts):
         heat = heatmaps[part]
+        level = 0
         for y in range(rows):
             for x in range(columns):
-                value = heat[y, x]
-                if value > 0.8 * threshold and _is_maximum(heat, y, x, rows, columns):
+                if not heat[y, x] > 0.8 * threshold:
+                    continue
+                kind = _kind(heat, y, x, rows, columns)
+                level += int(kind == _LEVEL)
+                if kind == _MAXIMUM:
                     fx, fy, refined = _refine(heat, y, x, rows, columns, offsets, weights)
                     if refined > threshold:
                         dropped += _keep(peaks[part], counts, part, fx, fy, refined)
         _sort(peaks[part], counts[part])
-    return peaks, counts, dropped
+        flattest = max(flattest, level)
+    return peaks, counts, dropped, flattest
 
 
 @compiled
-def _is_maximum(heat: Any, y: int, x: int, rows: int, columns: int) -> bool:  # pragma: no cover - compiled
-    """Greater than the neighbours before it and at least as great as those after: one of equal neighbours wins."""
+def _kind(heat: Any, y: int, x: int, rows: int, columns: int) -> int:  # pragma: no cover - compiled
+    """Whether a cell is a maximum, or would be if none of its neighbours before it were equal: one of equals wins."""
     value = heat[y, x]
+    kind = _MAXIMUM
     for dy in range(-1, 2):
         for dx in range(-1, 2):
             ny, nx = y + dy, x + dx
             if ny < 0 or nx < 0 or ny >= rows or nx >= columns or (dy == 0 and dx == 0):
                 continue
+            if heat[ny, nx] > value:
+                return _LOWER
             before = dy < 0 or (dy == 0 and dx < 0)
-            if heat[ny, nx] > value or (before and heat[ny, nx] == value):
-                return False
-    return True
+            if before and heat[ny, nx] == value:
+                kind = _LEVEL
+    return kind
 
 
 @compiled
