@@ -9,11 +9,13 @@ from typing import Iterable, Iterator, Tuple, cast
 
 import pytest
 
-from worker.client import JobHandle, PoseClient
+from worker.client import IN_FLIGHT, PoseClient
 from worker.contract import Image, Model, Person, Result
 from worker.errors import ImageUndecodable
 from worker.finding import Found, find_images
-from worker.submission import IN_FLIGHT, Batch, Tally, failure_table
+from worker.jobs import JobHandle
+from worker.outputs import Files
+from worker.submission import Batch, Tally, failure_table
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ class ForgetfulClient:
 
 def test_a_thousand_images_need_no_more_memory_than_a_hundred(tmp_path: Path) -> None:
     client = ForgetfulClient()
-    batch = Batch(cast(PoseClient, client), tmp_path, {}, idle_timeout_s=1)
+    batch = Batch(cast(PoseClient, client), [Files(tmp_path)], {}, idle_timeout_s=1)
 
     def run(count: int) -> Tuple[int, int]:
         tracemalloc.reset_peak()

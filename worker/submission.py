@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
-from worker.client import JobHandle, PoseClient
+from worker.client import IN_FLIGHT, PoseClient
 from worker.contract import Result
 from worker.errors import ImageNotFound, PoseError
 from worker.finding import Found, is_glob
-from worker.pose.formats import openpose_json
-from worker.wire import to_people
+from worker.jobs import JobHandle, Outcome
+from worker.outputs import Done, Output
 
-#: Jobs of one batch that are on the queue or being worked on at a time: enough to keep a rack of GPUs busy,
-#: few enough that neither this process nor Redis fills up.
-IN_FLIGHT = 64
 #: Seconds between two looks at the results.
 _POLL_S = 0.02
 
@@ -36,12 +31,12 @@ class Tally:
 
 
 class Batch:
-    """Submits images, a bounded number at a time, and writes ``<name>_keypoints.json`` and ``<name>_rendered.jpg``.
+    """Submits images, a bounded number at a time, and hands each to the outputs as it ends.
 
     Args:
         client: where to submit.
-        out: folder for the files; made as needed.
-        options: the jobs' options.
+        outputs: what takes the images; they are closed when the batch has ended, in whichever way.
+        arguments: the jobs' options, and what else :meth:`PoseClient.submit` takes.
         idle_timeout_s: seconds without any job ending after which those in flight count as failed.
         check: called while waiting; raises to end the batch, as when a local worker has died.
     """
@@ -49,20 +44,26 @@ class Batch:
     def __init__(
         self,
         client: PoseClient,
-        out: Path,
-        options: Dict[str, Any],
+        outputs: Sequence[Output],
+        arguments: Dict[str, Any],
         *,
         idle_timeout_s: float,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._client, self._out, self._options = client, out, options
+        self._client, self._outputs, self._arguments = client, outputs, arguments
         self._idle_timeout_s, self._check = idle_timeout_s, check
         self._open: Dict[str, Tuple[Found, JobHandle]] = {}
         self.tally = Tally()
 
     def run(self, images: Iterator[Found], progress: Callable[[Tally], None]) -> Tally:
         """Work through `images`; `progress` is called after each one that ended."""
-        images = iter(images)
+        try:
+            return self._run(iter(images), progress)
+        finally:
+            for output in self._outputs:
+                output.close()
+
+    def _run(self, images: Iterator[Found], progress: Callable[[Tally], None]) -> Tally:
         last = time.monotonic()
         while True:
             self._fill(images, progress)
@@ -87,47 +88,39 @@ class Batch:
             if found is None:
                 return
             if is_glob(found.path):
-                self.tally.fail(found.path, ImageNotFound(f"No file matches {found.path!r}; check the pattern."))
+                self._fail(found, ImageNotFound(f"No file matches {found.path!r}; check the pattern."))
                 progress(self.tally)
                 continue
-            handle = self._client.submit(found.path, **self._options)
+            handle = self._client.submit(found.path, **self._arguments)
             self._open[handle.id] = (found, handle)
 
-    def _settle(self, found: Found, handle: JobHandle, outcome: Any) -> None:
-        """Write out what a job ended in, then delete it from the result backend: nobody else knows its id."""
+    def _settle(self, found: Found, handle: JobHandle, outcome: Outcome) -> None:
+        """Hand on what a job ended in, then delete it from the result backend: nobody else knows its id."""
         try:
-            if isinstance(outcome, BaseException):
+            if isinstance(outcome, Exception):
                 raise outcome
-            self._write(found, outcome)
+            kept = (outcome.overlay, outcome.maps)
+            picture, maps = (None if one is None else self._client.fetch(one.url) for one in kept)
+            done = Done(found.path, found.name, outcome, picture, maps)
+            for output in self._outputs:
+                output.add(done)
             self.tally.done += 1
             self.tally.people += len(outcome.people)
         except (PoseError, OSError) as exc:
-            self.tally.fail(found.path, exc)
+            self._fail(found, exc)
         self._client.discard(handle.id, outcome if isinstance(outcome, Result) else None)
 
-    def _write(self, found: Found, result: Result) -> None:
-        target = self._out / found.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        document = openpose_json(to_people(result.people))
-        _replace(target.with_name(f"{target.name}_keypoints.json"), json.dumps(document).encode())
-        if result.overlay is not None:
-            suffix = "png" if result.overlay.media_type == "image/png" else "jpg"
-            picture = self._client.fetch(result.overlay.url)
-            _replace(target.with_name(f"{target.name}_rendered.{suffix}"), picture)
+    def _fail(self, found: Found, exc: Exception) -> None:
+        self.tally.fail(found.path, exc)
+        for output in self._outputs:
+            output.add(Done(found.path, found.name, exc))
 
     def _give_up(self, progress: Callable[[Tally], None]) -> None:
         for found, handle in self._open.values():
             sentence = f"No answer for {found.path!r} within {self._idle_timeout_s:g} s; is a worker running?"
-            self.tally.fail(found.path, TimeoutError(f"{sentence} (job {handle.id})"))
+            self._fail(found, TimeoutError(f"{sentence} (job {handle.id})"))
             progress(self.tally)
         self._open.clear()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write `data` to `path` whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def failure_table(tally: Tally) -> str:
