@@ -6,6 +6,7 @@ many milliseconds that took; at the end, what memory it had at most.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -21,13 +22,18 @@ Run = Callable[[np.ndarray], Tuple[np.ndarray, ...]]
 ONNX = "net.onnx"
 
 
-def _ours(directory: Path, threads: int, **options: Any) -> Run:
+def _ours(directory: Path, threads: int, size: Tuple[int, int], **options: Any) -> Run:
     from worker.engine import load
 
-    return load(directory, threads=threads, **options).run
+    net = load(directory, threads=threads, **options)
+    if net.precision != options.get("precision", "fp32"):
+        raise SystemExit(f"this CPU has no {options['precision']}")
+
+    net.warm([size])
+    return net.run
 
 
-def _opencv(directory: Path, threads: int) -> Run:
+def _opencv(directory: Path, threads: int, size: Tuple[int, int]) -> Run:
     import cv2
 
     cv2.setNumThreads(threads)
@@ -40,7 +46,7 @@ def _opencv(directory: Path, threads: int) -> Run:
     return run
 
 
-def _onnxruntime(directory: Path, threads: int) -> Run:
+def _onnxruntime(directory: Path, threads: int, size: Tuple[int, int]) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -50,7 +56,7 @@ def _onnxruntime(directory: Path, threads: int) -> Run:
     return lambda batch: tuple(session.run(None, {name: batch}))
 
 
-def _openvino(directory: Path, threads: int, precision: str = "f32") -> Run:
+def _openvino(directory: Path, threads: int, size: Tuple[int, int], precision: str = "f32") -> Run:
     import openvino
 
     hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
@@ -59,16 +65,15 @@ def _openvino(directory: Path, threads: int, precision: str = "f32") -> Run:
 
 
 #: What can be measured, by name.
-RUNTIMES: Dict[str, Callable[[Path, int], Run]] = {
+RUNTIMES: Dict[str, Callable[[Path, int, Tuple[int, int]], Run]] = {
     "ours": _ours,
-    "ours compiled": lambda directory, threads: _ours(directory, threads, compiled=True),
-    "ours bf16": lambda directory, threads: _ours(directory, threads, precision="bf16"),
-    "ours fp32 without passes": lambda directory, threads: _ours(directory, threads),
-    "Caffe2": lambda directory, threads: _ours(directory, threads, engine="caffe2"),
-    "OpenCV dnn": _opencv,
-    "ONNX Runtime": _onnxruntime,
+    "ours, bf16": functools.partial(_ours, precision="bf16"),
+    "ours, inductor": functools.partial(_ours, compile="inductor"),
     "OpenVINO": _openvino,
-    "OpenVINO bf16": lambda directory, threads: _openvino(directory, threads, "bf16"),
+    "OpenVINO bf16": functools.partial(_openvino, precision="bf16"),
+    "ONNX Runtime": _onnxruntime,
+    "OpenCV dnn": _opencv,
+    "Caffe2": functools.partial(_ours, engine="caffe2"),
 }
 
 
@@ -76,6 +81,21 @@ def peak_bytes() -> int:
     """The most memory that this process had resident."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def activations(directory: str, height: int, width: int) -> int:
+    """The most bytes that PyTorch's CPU allocator has given out at a time during one pass of one frame."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from worker.engine import load
+
+    net = load(Path(directory))
+    frames = np.zeros((1, height, width, 3), np.uint8)
+    net(frames)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        net(frames)
+    found = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return int(np.cumsum([event.nbytes() for event in sorted(found, key=lambda event: event.start_ns())]).max())
 
 
 def batch_of(size: Tuple[int, int]) -> np.ndarray:
@@ -90,10 +110,8 @@ def main() -> None:
     height, width = (int(side) for side in text.split("x"))
     batch = batch_of((height, width))
     began = time.perf_counter()
-    run = RUNTIMES[name](Path(directory), len(os.sched_getaffinity(0)))
+    run = RUNTIMES[name](Path(directory), len(os.sched_getaffinity(0)), (height, width))
     outputs = run(batch)
-    if "--" in name:
-        raise SystemExit(2)
     maps = np.concatenate([values.reshape(-1) for values in outputs]).astype(np.float64)
     _say(ready_s=time.perf_counter() - began, sum=float(maps.sum()), range=float(np.ptp(maps)))
     for _ in sys.stdin:

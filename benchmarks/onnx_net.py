@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Dict, List
 
-from worker.engine.netdef import NetPair, Operator
+from worker.engine.manifest import read_manifest
+from worker.engine.netdef import NetPair, Operator, read_pair
 from worker.engine.passes import single_assignment
 from worker.engine.window import conv_window, pool_window
 
@@ -42,3 +44,10 @@ def _attributes(operator: Operator, net: NetPair) -> Dict[str, Any]:
 
 def _window(window: Any) -> Dict[str, List[int]]:
     return {"kernel_shape": list(window.kernel), "strides": list(window.stride), "pads": list(window.pads)}
+
+
+def main(directory: str, target: str) -> None:
+    """Write the net in `directory` as ONNX to `target`."""
+    import onnx
+
+    onnx.save(to_onnx(read_pair(read_manifest(Path(directory)))), target)
