@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import io
+import math
 import statistics
 import tempfile
 import time
@@ -79,7 +80,7 @@ class Report:
         images, seconds = sum(self._counts.values()), time.monotonic() - self._begun
         sums = [("images", f"{images}"), ("failed", f"{self._counts.get('failed', 0)}")]
         if self._ms:
-            slow = sorted(self._ms)[int(0.95 * (len(self._ms) - 1))]
+            slow = sorted(self._ms)[math.ceil(0.95 * len(self._ms)) - 1]
             sums += [("median time", f"{statistics.median(self._ms):.0f} ms"), ("95 % within", f"{slow:.0f} ms")]
         sums += [("images per second", f"{images / max(seconds, 1e-3):.1f}")]
         return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in sums)
