@@ -16,16 +16,22 @@ import redis
 from tests.support import wait_until
 from worker.processes import start_child, stop_child
 
+#: Whether a test whose programs are absent fails; read here, for tests see no POSE_* variable.
+_NEED_ALL = bool(os.environ.get("POSE_TESTS_NEED_ALL"))
+
 
 def need(program: str, package: str) -> str:
     """The path of `program`; without it the test is skipped, or fails where all tests must run."""
     found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin")
     if found is None:
         reason = f"there is no {program}; install the Debian package {package}"
-        if os.environ.get("POSE_TESTS_NEED_ALL"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        absent(reason)
     return found
+
+
+def absent(reason: str) -> None:
+    """Skip the test, or fail where all tests must run."""
+    (pytest.fail if _NEED_ALL else pytest.skip)(reason)
 
 
 def free_port() -> int:

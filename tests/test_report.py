@@ -157,8 +157,8 @@ def test_it_fits_screens_wide_and_narrow(shown: Page, page: Path, tmp_path: Path
     pixels = cv2.imread(str(picture))
     assert pixels.shape[:2] == (900, width)
     assert pixels.std() > 10  # not one colour
-    if os.environ.get("POSE_KEEP_SCREENSHOT"):
-        Path(os.environ["POSE_KEEP_SCREENSHOT"]).with_suffix(f".{width}.png").write_bytes(picture.read_bytes())
+    if os.environ.get("KEEP_SCREENSHOT"):  # for a person to look at
+        Path(os.environ["KEEP_SCREENSHOT"]).with_suffix(f".{width}.png").write_bytes(picture.read_bytes())
 
 
 def test_large_pictures_are_made_small_and_many_need_no_memory(tmp_path: Path) -> None:
