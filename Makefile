@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test caffe2-test lint format bench bench-engine bench-decoder bench-options clean
+.PHONY: demo test caffe2-test lint format chaos bench bench-engine bench-decoder bench-options clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -52,6 +52,11 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Faults of every kind under load, for minutes: CHAOS="--jobs 4000 --kills 200 --seed 7", or "--jobs 10000 --poison".
+chaos: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m tests.chaos.run $(CHAOS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin

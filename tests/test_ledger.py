@@ -142,6 +142,30 @@ def test_what_is_lost_or_due_is_claimed_once(ledger: Ledger, result: Any, monkey
     assert ledger.claim("j", mine, "later") == MESSAGE
 
 
+def test_of_those_that_were_lost_twice_one_is_tried_at_a_time(
+    ledger: Ledger, result: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a job that kills workers takes to its last attempt whatever is beside it each time."""
+    mine = token()
+    monkeypatch.setattr(module, "LEASE_S", 0.05)
+
+    def begin(job_id: str) -> str:
+        return ledger.begin(job_id, "h", MESSAGE, WHERE, 9, result("started")).verdict
+
+    def lose() -> List[bool]:
+        time.sleep(0.1)
+        assert ledger.suspects(mine, []) is not None
+        return [ledger.claim(job_id, mine, "running") is not None for job_id in ("guilty", "beside")]
+
+    assert [begin("guilty"), begin("beside")] == ["begun", "begun"]
+    assert lose() == [True, True]
+    assert [begin("guilty"), begin("beside")] == ["begun", "begun"]
+    assert lose() == [True, False]
+    begin("guilty")
+    ledger.finish("guilty", "failed", result("x"))
+    assert lose() == [False, True]
+
+
 def test_an_attempt_in_work_keeps_its_lease(ledger: Ledger, result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEASE_S", 0.3)
     _begin(ledger, result)

@@ -29,14 +29,14 @@ class Request(request.Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """The job has failed, or its slot is gone."""
-        exc = exc_info.exception
-        lost = isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt))
-        if not lost or self._already_revoked or self._already_cancelled:
+        exc = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it to carry its traceback
+        if not isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt)):
             super().on_failure(exc_info, send_failed_event, return_ok)
             return
         task_ready(self)
-        if not state.should_terminate:
+        if not (self._already_revoked or self._already_cancelled or state.should_terminate):
             self._give_back(f"its slot was lost ({exc})")
+        # Else it was this worker that ended the slot; the message is not acknowledged, and comes back by itself.
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """The worker stops before the job is done; that is not the job's fault, and costs it no attempt."""

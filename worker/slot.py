@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import time
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from worker.device.pin import Device
 from worker.engine import Maps, read_manifest
 from worker.errors import InvalidRequest
 from worker.images import ImagePolicy, LoadedImage, load_image
-from worker.pose import Estimate, Estimator, draw_overlay
+from worker.pose import Estimate, Estimator, compiled, draw_overlay
 from worker.pose.formats import maps_archive
 from worker.settings import Settings
 from worker.storage import open_store
@@ -75,7 +76,9 @@ class Slot:
 
     def warm(self) -> None:
         """Compile the decoder, and run the sizes that are expected once, so that the first job is as fast as any."""
-        self._serve(self._settings.model).estimator.warm()
+        with open(compiled.__file__, "rb") as turn:  # noqa: PTH123 - a file that every slot of the host can lock
+            fcntl.flock(turn, fcntl.LOCK_EX)  # the first one compiles, the others find it done
+            self._serve(self._settings.model).estimator.warm()
         if self._nets is not None:
             self._nets.get(self._settings.model)
 

@@ -19,6 +19,17 @@ if state ~= 'waiting' then
   end
 end
 if state == 'running' then
+  -- Who was lost twice may be what kills workers, or merely have been beside it twice. Of these, one is tried at a time,
+  -- so that the guilty one does not take the others with it to the last attempt.
+  if tonumber(get('attempts')) >= 2 then
+    local lock = prefix .. ':quarantine'
+    local other = redis.call('GET', lock)
+    local busy = other and other ~= id and redis.call('HGET', prefix .. ':job:' .. other, 'state')
+    if busy == 'waiting' or busy == 'running' then
+      return false
+    end
+    redis.call('SET', lock, id, 'EX', 60)
+  end
   note('lost: its worker gave no more sign of life')
 end
 redis.call('HINCRBY', job, 'resent', 1)

@@ -1,0 +1,27 @@
+"""The short form of the chaos run: every job ends once, whatever dies."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.run import Account, Run
+
+pytestmark = pytest.mark.queue
+
+
+@pytest.mark.timeout(110)
+def test_every_job_ends_once_whatever_dies(tmp_path: Path, thin_net: Path) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    run = Run(tmp_path, seed=seed, workers=2, outage_s=3, poison=(0.02, 0.005))
+    try:
+        run.play(jobs=100, kills=4, pause_s=0.8)
+        account = Account(run, patience_s=60)
+    finally:
+        run.workers.stop()
+        run.close()
+    assert account.faults == [], run.workers.log.read_text(errors="replace")[-5000:]
+    assert sum(account.outcomes.values()) == 100
