@@ -76,3 +76,13 @@ def test_results_and_overlays_fall_back_to_the_broker() -> None:
 def test_the_readme_shows_every_setting() -> None:
     readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
     assert table() in readme, "put the output of: python -m worker.settings between the README's two marks"
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("redis://worker:s3cret@host/0\n")
+    settings = read_settings({"POSE_BROKER_URL_FILE": str(tmp_path / "url")})
+    assert settings.broker_url == "redis://worker:s3cret@host/0"
+    with pytest.raises(SettingsError, match="POSE_BROKER_URL_FILE is '/none', which cannot be read: No such file"):
+        read_settings({"POSE_BROKER_URL_FILE": "/none"})
+    with pytest.raises(SettingsError, match="POSE_MAX_FILE is not a setting"):
+        read_settings({"POSE_MAX_FILE": "/none"})

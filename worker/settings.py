@@ -1,4 +1,7 @@
-"""Every POSE_* variable: its type, unit, default and meaning. Read once, when the worker starts."""
+"""Every POSE_* variable: its type, unit, default and meaning. Read once, when the worker starts.
+
+``POSE_<NAME>_FILE`` names a file that holds the value, as secrets are handed to containers and services.
+"""
 
 from __future__ import annotations
 
@@ -248,7 +251,10 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
 def faults(environment: Mapping[str, str]) -> List[str]:
     """A sentence for each POSE_* variable that is unknown or has a value that is not allowed."""
-    values = _values(environment)
+    try:
+        values = _values(environment)
+    except SettingsError as exc:
+        return [str(exc)]
     known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.model_fields))
     told = [
         f"{PREFIX}{name.upper()} is not a setting of the pose worker; there are {known}."
@@ -266,11 +272,28 @@ def faults(environment: Mapping[str, str]) -> List[str]:
 
 
 def _values(environment: Mapping[str, str]) -> Dict[str, str]:
-    return {
-        variable[len(PREFIX) :].lower(): text
-        for variable, text in environment.items()
-        if variable.startswith(PREFIX) and text
-    }
+    """The POSE_* variables that are set, by setting; of POSE_<NAME>_FILE, what is in the file.
+
+    Raises:
+        SettingsError: such a file cannot be read.
+    """
+    values: Dict[str, str] = {}
+    for variable, text in environment.items():
+        name = variable[len(PREFIX) :].lower()
+        if not variable.startswith(PREFIX) or not text:
+            continue
+        if name.endswith("_file") and name[: -len("_file")] in Settings.model_fields:
+            name, text = name[: -len("_file")], _contents(variable, text)
+        values[name] = text
+    return values
+
+
+def _contents(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or "it is not text"
+        raise SettingsError(f"{variable} is {path!r}, which cannot be read: {reason}.") from exc
 
 
 def _reason(error: Any) -> str:

@@ -1,0 +1,193 @@
+"""The shipped files against their linters and schemas, and the rules that no schema knows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+import pytest
+import yaml
+
+from tests.deploy.box import image, instructions
+from tests.support import ROOT
+
+DEPLOY = ROOT / "deploy"
+DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
+BIN = Path(sys.executable).parent
+
+
+def tool(name: str) -> str:
+    """A program of requirements-dev.txt."""
+    found = shutil.which(name, path=str(BIN))
+    if found is None:
+        pytest.skip(f"there is no {name}; pip install -r requirements-dev.txt")
+    return found
+
+
+def documents(*names: str) -> List[Dict[str, Any]]:
+    return [one for name in names for one in yaml.safe_load_all((DEPLOY / name).read_text())]
+
+
+def manifests() -> Iterator[Dict[str, Any]]:
+    kustomization = documents("kubernetes/kustomization.yaml")[0]
+    return iter(documents(*(f"kubernetes/{name}" for name in kustomization["resources"])))
+
+
+def manifest(kind: str) -> Dict[str, Any]:
+    return next(one for one in manifests() if one["kind"] == kind)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfiles_pass_their_linter(dockerfile: Path) -> None:
+    done = subprocess.run([tool("hadolint"), str(dockerfile)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_images_run_as_nobody_in_particular_and_write_where_they_say(dockerfile: Path) -> None:
+    made = image(dockerfile)
+    assert made.user.split(":")[0] not in ("root", "0")
+    assert made.health_check == ["python", "-m", "worker", "check"]
+    for variable in ("POSE_HEARTBEAT_DIR", "NUMBA_CACHE_DIR"):
+        assert made.environment[variable] in made.volumes
+    assert not any("PASSWORD" in name or "URL" in name for name in made.environment)
+    for name, rest in instructions(dockerfile):
+        if name == "FROM":
+            assert ":latest" not in rest
+            assert ":" in rest.split()[0]
+        if name == "COPY" and "--from" not in rest:
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists()
+
+
+def test_compose_fits_its_schema_and_locks_everything_up() -> None:
+    done = subprocess.run(
+        [tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    [compose] = documents("compose.yaml")
+    services = compose["services"]
+    assert {"redis", "worker-gpu", "worker-cpu", "flower"} <= set(services)
+    for name in ("redis", "worker-gpu", "worker-cpu", "flower"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+    for service in services.values():
+        assert ":" in service["image"]
+        assert not service["image"].endswith(":latest")
+        assert set(service.get("secrets", [])) <= set(compose["secrets"])
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+    for name in ("worker-gpu", "worker-cpu"):
+        build = services[name]["build"]
+        assert (DEPLOY / build["context"] / build["dockerfile"]).exists()
+        grace = int(services[name]["stop_grace_period"].rstrip("s"))
+        told = services[name]["environment"]
+        assert grace > int(told["POSE_HARD_TIME_LIMIT_S"]) + int(told["POSE_GRACE_S"])
+        writable = {one.split(":")[0] for one in services[name]["tmpfs"]}
+        writable |= {one.split(":")[1] for one in services[name]["volumes"] if not one.endswith(":ro")}
+        assert writable == set(image(DEPLOY / "Dockerfile.cpu").volumes)
+    assert services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+
+
+def test_manifests_fit_kubernetes_schemas() -> None:
+    import kubernetes_validate
+
+    kinds = []
+    for one in manifests():
+        if "keda" not in one["apiVersion"]:
+            kubernetes_validate.validate(one, "1.34", strict=True)
+            kinds.append(one["kind"])
+    assert kinds == ["Deployment", "PodDisruptionBudget", "NetworkPolicy"]
+
+
+def test_manifests_fit_keda_s_schemas() -> None:
+    keda = pytest.importorskip("cloudcoil.models.keda.v1alpha1")
+    for kind in ("ScaledObject", "TriggerAuthentication"):
+        getattr(keda, kind).model_validate(manifest(kind), strict=False)
+    scaled = manifest("ScaledObject")["spec"]
+    assert scaled["scaleTargetRef"]["name"] == manifest("Deployment")["metadata"]["name"]
+    assert "replicas" not in manifest("Deployment")["spec"]
+    [trigger] = scaled["triggers"]
+    assert (trigger["type"], trigger["metadata"]["listName"]) == ("redis", "pose")
+    assert trigger["authenticationRef"]["name"] == manifest("TriggerAuthentication")["metadata"]["name"]
+
+
+def test_a_pod_has_one_gpu_and_the_time_that_its_drain_takes() -> None:
+    spec = manifest("Deployment")["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    literals = documents("kubernetes/kustomization.yaml")[0]["configMapGenerator"][0]["literals"]
+    told = dict(literal.split("=", 1) for literal in literals)
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    longest = int(told["POSE_HARD_TIME_LIMIT_S"]) + int(told["POSE_GRACE_S"])
+    assert spec["terminationGracePeriodSeconds"] > longest
+    start = container["startupProbe"]
+    assert start["periodSeconds"] * start["failureThreshold"] > 300  # POSE_START_TIMEOUT_S
+    made = image(DEPLOY / "Dockerfile.cuda")
+    assert container["livenessProbe"]["exec"]["command"] == made.health_check
+    assert container["args"] == made.command
+    written = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+    assert written == set(made.volumes)
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert str(spec["securityContext"]["runAsUser"]) == made.user.split(":")[0]
+    assert manifest("PodDisruptionBudget")["spec"]["selector"] == manifest("Deployment")["spec"]["selector"]
+
+
+def test_every_setting_that_is_shipped_is_one() -> None:
+    from worker.settings import read_settings
+
+    literals = documents("kubernetes/kustomization.yaml")[0]["configMapGenerator"][0]["literals"]
+    lines = [line for line in (DEPLOY / "systemd/env").read_text().splitlines() if line.startswith("POSE_")]
+    for pairs in (literals, lines):
+        read_settings(dict(pair.split("=", 1) for pair in pairs))
+    [compose] = documents("compose.yaml")
+    told = compose["services"]["worker-cpu"]["environment"]
+    read_settings({name: value for name, value in told.items() if not name.endswith("_FILE")})
+    for dockerfile in DOCKERFILES:
+        read_settings(image(dockerfile).environment)
+
+
+def test_units_are_verified_by_systemd(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("there is no systemd-analyze; install the Debian package systemd")
+    for path in (DEPLOY / "systemd").iterdir():
+        text = path.read_text().replace("/opt/pose-worker/.venv/bin/python", sys.executable)
+        (tmp_path / path.name).write_text(text.replace("/opt/pose-worker", str(ROOT)))
+    units = [str(tmp_path / name) for name in ("pose-worker@.service", "pose-workers.target")]
+    done = subprocess.run([analyze, "verify", "--man=no", *units], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_starts_a_worker_as_the_fleet_does() -> None:
+    from worker.fleet import worker_command
+
+    unit = (DEPLOY / "systemd/pose-worker@.service").read_text()
+    [start] = [line.partition("=")[2].split() for line in unit.splitlines() if line.startswith("ExecStart=")]
+    expected = worker_command("NAME")
+    assert set(start[1:]) == {word.replace("NAME@%h", "%i@%H") for word in expected[1:]}
+    settings = dict(line.split("=") for line in (DEPLOY / "systemd/env").read_text().splitlines() if "=" in line)
+    [stop] = [int(line.partition("=")[2]) for line in unit.splitlines() if line.startswith("TimeoutStopSec=")]
+    assert stop > int(settings["POSE_HARD_TIME_LIMIT_S"]) + int(settings["POSE_GRACE_S"])
+
+
+def test_shell_scripts_parse() -> None:
+    for name in ("redis/make-secrets", "celery-multi"):
+        subprocess.run(["sh", "-n", str(DEPLOY / name)], check=True)
+
+
+def test_the_dashboard_is_one_that_grafana_reads() -> None:
+    board = json.loads((DEPLOY / "observe/dashboard.json").read_text())
+    assert {"title", "uid", "panels", "templating", "schemaVersion"} <= set(board)
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(ids) == len(set(ids))
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in board["panels"]]
+    assert len(places) == len(set(places))
+    for panel in board["panels"]:
+        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
+        assert [target["refId"] for target in panel["targets"]] == list("ABCD")[: len(panel["targets"])]
