@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Dict
 
@@ -108,3 +109,17 @@ def test_the_null_net_keeps_the_contract(tmp_path: Path) -> None:
     heatmaps, pafs = load(write_pose_net(tmp_path / "small"), engine="null")(FRAMES)
     assert (heatmaps.shape, pafs.shape) == ((3, 19, 3, 2), (3, 38, 3, 2))
     assert not heatmaps.any()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_threads_do_not_wait_busily_unless_told_to(
+    given: Dict[str, str], expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    load(write_pose_net(tmp_path / "small"), engine="null")
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
