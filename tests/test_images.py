@@ -203,8 +203,9 @@ def test_a_file_of_more_bytes_than_the_limit(tmp_path: Path) -> None:
         (lambda root: "/dev/zero", errors.ImageNotAllowed, "outside the folders"),
         (lambda root: "\0", errors.ImageNotFound, "not a possible path"),
         (lambda root: root / ("a" * 300), errors.ImageNotFound, "not a possible path"),
-        (lambda root: "https://example.org/a.jpg", errors.ImageNotAllowed, "not a path or a file:// URL"),
-        (lambda root: "file://elsewhere/a.jpg", errors.ImageNotAllowed, "not a path or a file:// URL"),
+        (lambda root: "https://example.org/a.jpg", errors.ImageNotAllowed, "POSE_IMAGE_ROOTS"),
+        (lambda root: "ftp://example.org/a.jpg", errors.ImageNotAllowed, "not a path or a file://"),
+        (lambda root: "file://elsewhere/a.jpg", errors.ImageNotAllowed, "not a path or a file://"),
     ],
 )
 def test_places_that_are_refused(tmp_path: Path, make: Callable[[Path], Any], expected: type, told: str) -> None:

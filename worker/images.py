@@ -24,6 +24,7 @@ from worker.errors import (
     ImageUnreadable,
     PoseError,
 )
+from worker.sources import is_remote, read_remote, without_query
 
 #: What is decoded, whatever the file is called. Nothing here fetches, scripts or calls another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -42,11 +43,13 @@ class ImagePolicy:
     """What may be read.
 
     Attributes:
-        roots: folders whose images may be read; symbolic links are resolved first.
+        roots: folders whose images may be read; symbolic links are resolved first. And URLs, see worker.sources.
         max_bytes: largest file, in bytes.
         max_pixels: largest image, in pixels.
         max_aspect: longest side divided by the shortest.
         wait_for_missing: whether a missing file may still come, and is so a transient failure.
+        url_timeout_s: seconds within which an image must have come from its URL.
+        private_hosts: hosts that may have addresses which are not public.
     """
 
     roots: Tuple[str, ...]
@@ -54,6 +57,8 @@ class ImagePolicy:
     max_pixels: int = 64_000_000
     max_aspect: float = 100.0
     wait_for_missing: bool = False
+    url_timeout_s: float = 20.0
+    private_hosts: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,18 @@ class LoadedImage:
 
 
 def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
-    """Read and decode the image at `path`, a path or a file:// URL.
+    """Read and decode the image at `path`, a path or a file://, s3:// or https:// URL.
 
     Raises:
         ImageNotFound, ImageNotAllowed, ImageTooLarge, ImageUndecodable: what is wrong with it.
         ImageNotReady, ImageUnreadable: it is not there yet, or reading it failed; worth another try.
     """
-    data = _read(_local_path(path), path, policy)
+    if is_remote(path):
+        data, path = read_remote(path, policy), without_query(path)
+        if not data:
+            raise _undecodable(path, "it is empty")
+    else:
+        data = _read(_local_path(path), path, policy)
     try:
         return _decode(data, path, policy)
     except PoseError:
@@ -100,7 +110,7 @@ def _local_path(path: str) -> str:
     if parts is None:
         return path
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise ImageNotAllowed(f"{path} is not a path or a file:// URL; put the image where the worker can read it.")
+        raise ImageNotAllowed(f"{path} is not a path or a file://, s3:// or https:// URL; send one of these.")
     return unquote(parts.path, errors="surrogateescape")
 
 
@@ -139,7 +149,7 @@ def _unopened(exc: Exception, local: str, shown: str, policy: ImagePolicy) -> Po
 
 def _allowed(real: str, policy: ImagePolicy) -> bool:
     """Whether `real`, a path without links, lies below an allowed root."""
-    roots = [os.path.realpath(root) for root in policy.roots]
+    roots = [os.path.realpath(_local_path(root)) for root in policy.roots if not is_remote(root)]
     return any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots)
 
 

@@ -121,7 +121,8 @@ class Settings(BaseModel):
     )
     image_roots: Tuple[str, ...] = Field(
         (".",),
-        description="Folders whose images may be read, separated by `:`; symbolic links are resolved first",
+        description="Folders whose images may be read, separated by `:`; symbolic links are resolved first. And URLs "
+        "below which images may be read: `s3://bucket/prefix`, `https://host/path`",
     )
     max_bytes: int = Field(64 << 20, ge=1, description="Largest image file, in bytes")
     max_pixels: int = Field(64_000_000, ge=1, description="Largest image, in pixels")
@@ -178,7 +179,11 @@ class Settings(BaseModel):
     @field_validator("image_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
-        return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        # Not at the colons of a URL: that of its scheme, and that in front of a port.
+        parts = re.split(rf"{os.pathsep}(?!//|\d+(?:/|{os.pathsep}|$))", value)
+        return tuple(part for part in parts if part)
 
     @field_validator("models", "queues", mode="before")
     @classmethod

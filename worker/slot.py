@@ -23,6 +23,7 @@ from worker.images import ImagePolicy, LoadedImage, load_image
 from worker.pose import Estimate, Estimator, compiled, draw_overlay
 from worker.pose.formats import maps_archive
 from worker.settings import Settings
+from worker.sources import check_root
 from worker.storage import open_store
 from worker.tracing import Lap
 
@@ -71,7 +72,11 @@ class Slot:
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
             max_aspect=settings.max_aspect,
+            url_timeout_s=settings.url_timeout_s,
+            private_hosts=settings.private_hosts,
         )
+        for root in settings.image_roots:
+            check_root(root)
         self._store = open_store(settings.overlays_url, prefix=settings.key_prefix)
 
     def warm(self) -> None:

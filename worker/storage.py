@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Optional, Protocol
+from typing import Iterator, Optional, Protocol, Tuple
 from urllib.parse import quote, unquote, urlsplit
 
 import redis
@@ -58,15 +58,15 @@ class RedisStore:
 
     def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
         """See :class:`Store`."""
-        name = self._prefix + _checked(key)
+        name = self._prefix + checked_key(key)
         with _outages("the overlay store (Redis)"):
             self._client.set(name, data, ex=ttl_s)
-        return _stored(_REDIS_URL + quote(name), data, media_type, ttl_s)
+        return stored_object(_REDIS_URL + quote(name), data, media_type, ttl_s)
 
     def get(self, key: str) -> bytes:
         """See :class:`Store`."""
         with _outages("the overlay store (Redis)"):
-            data = self._client.get(self._prefix + _checked(key))
+            data = self._client.get(self._prefix + checked_key(key))
         if data is None:
             raise StorageUnavailable(f"There is no overlay {key!r}; it may have expired.")
         return data if isinstance(data, bytes) else data.encode()
@@ -74,7 +74,7 @@ class RedisStore:
     def delete(self, key: str) -> None:
         """See :class:`Store`."""
         with _outages("the overlay store (Redis)"):
-            self._client.delete(self._prefix + _checked(key))
+            self._client.delete(self._prefix + checked_key(key))
 
     def close(self) -> None:
         """See :class:`Store`."""
@@ -89,9 +89,9 @@ class FileStore:
 
     def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
         """See :class:`Store`."""
-        target = self._folder / _checked(key)
+        target = self._folder / checked_key(key)
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        stored = _stored(target.absolute().as_uri(), data, media_type, ttl_s)
+        stored = stored_object(target.absolute().as_uri(), data, media_type, ttl_s)
         with _outages(f"the overlay store {self._folder}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -108,12 +108,12 @@ class FileStore:
     def get(self, key: str) -> bytes:
         """See :class:`Store`."""
         with _outages(f"the overlay store {self._folder}"):
-            return (self._folder / _checked(key)).read_bytes()
+            return (self._folder / checked_key(key)).read_bytes()
 
     def delete(self, key: str) -> None:
         """See :class:`Store`."""
         with _outages(f"the overlay store {self._folder}"):
-            (self._folder / _checked(key)).unlink(missing_ok=True)
+            (self._folder / checked_key(key)).unlink(missing_ok=True)
 
     def close(self) -> None:
         """See :class:`Store`."""
@@ -130,7 +130,7 @@ class FileStore:
 
 
 def open_store(url: str, prefix: str = "") -> Store:
-    """The store at `url`: a Redis (see worker.servers) or ``file:///folder``.
+    """The store at `url`: a Redis (see worker.servers), ``file:///folder`` or ``s3://bucket/prefix``.
 
     Raises:
         SettingsError: the URL is of another kind.
@@ -140,8 +140,10 @@ def open_store(url: str, prefix: str = "") -> Store:
         return RedisStore(url, prefix)
     if scheme == "file":
         return FileStore(url, prefix)
+    if scheme == "s3" and urlsplit(url).netloc:
+        return _s3_store(url, prefix)
     raise SettingsError(
-        f"The overlay store cannot be {scheme or url!r}; set POSE_OVERLAY_STORE to redis:// or file://."
+        f"The overlay store cannot be {scheme or url!r}; set POSE_OVERLAY_STORE to redis://, file:// or s3://."
     )
 
 
@@ -164,22 +166,34 @@ def delete(url: str, home: Store) -> None:
     store.delete(key)
 
 
-def _find(url: str, home: Store) -> tuple[Store, str]:
+def _s3_store(url: str, prefix: str = "") -> Store:
+    from worker.storage_s3 import S3Store  # s3fs is there only where it is wanted
+
+    return S3Store(url, prefix)
+
+
+def _find(url: str, home: Store) -> Tuple[Store, str]:
     if url.startswith(_REDIS_URL):
         return home, unquote(url[len(_REDIS_URL) :])
+    if url.startswith("s3://"):
+        folder, _, key = url.rpartition("/")
+        return _s3_store(folder), key
     path = Path(unquote(urlsplit(url).path))
     return FileStore(path.parent.as_uri()), path.name
 
 
-def _checked(key: str) -> str:
+def checked_key(key: str) -> str:
+    """`key`, if it stays below its store; raises ValueError."""
     parts = key.split("/")
     if not key or "\0" in key or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"not a key: {key!r}")
     return key
 
 
-def _stored(url: str, data: bytes, media_type: str, ttl_s: int) -> StoredObject:
-    return StoredObject(url, media_type, len(data), hashlib.sha256(data).hexdigest(), round(time.time() + ttl_s, 3))
+def stored_object(url: str, data: bytes, media_type: str, ttl_s: Optional[int]) -> StoredObject:
+    """What there is to say of `data` that was stored at `url`."""
+    expires_at = None if ttl_s is None else round(time.time() + ttl_s, 3)
+    return StoredObject(url, media_type, len(data), hashlib.sha256(data).hexdigest(), expires_at)
 
 
 @contextmanager
@@ -193,4 +207,14 @@ def _outages(title: str) -> Iterator[None]:
         ) from exc
 
 
-__all__ = ["FileStore", "RedisStore", "Store", "StoredObject", "delete", "fetch", "open_store"]
+__all__ = [
+    "FileStore",
+    "RedisStore",
+    "Store",
+    "StoredObject",
+    "checked_key",
+    "delete",
+    "fetch",
+    "open_store",
+    "stored_object",
+]

@@ -1,0 +1,53 @@
+"""S3 by fsspec: where it is and who may come is told by the environment that all of Amazon's tools read.
+
+``AWS_ENDPOINT_URL`` (for MinIO, Ceph and others), ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``,
+``AWS_DEFAULT_REGION``, profiles, roles. Needs s3fs: ``pip install -r deploy/requirements-s3.txt``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+from typing import Any, Tuple, Type
+
+from worker.errors import SettingsError
+
+#: Seconds within which a connection must be made; one that stands must go on within the other.
+_CONNECT_S, _READ_S = 5, 20
+
+
+@lru_cache(maxsize=1)
+def filesystem() -> Any:
+    """This process's way to S3; it connects when it is used. Not to be called before a fork.
+
+    Raises:
+        SettingsError: s3fs is not installed.
+    """
+    try:
+        from s3fs import S3FileSystem
+    except ImportError as exc:
+        raise SettingsError(
+            f"s3:// needs s3fs, which cannot be loaded ({exc}); run: pip install -r deploy/requirements-s3.txt"
+        ) from exc
+    # Jobs are tried again with a longer pause than any of its own attempts would make.
+    limits = {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": {"max_attempts": 1}}
+    return S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=limits)
+
+
+def errors() -> Tuple[Type[BaseException], ...]:
+    """What its methods raise when something is wrong with S3, beside FileNotFoundError and PermissionError."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (OSError, asyncio.TimeoutError, BotoCoreError, ClientError)
+
+
+def split(url: str) -> Tuple[str, str]:
+    """Bucket and key of ``s3://bucket/key``; a key may hold any character, ``?`` and ``%`` too.
+
+    Raises:
+        ValueError: there is no bucket, or the key has a part that is empty, ``.`` or ``..``.
+    """
+    bucket, _, key = url[len("s3://") :].partition("/")
+    if not bucket or any(part in ("", ".", "..") for part in key.rstrip("/").split("/") if key):
+        raise ValueError(f"{url} is not s3://bucket/key")
+    return bucket, key
