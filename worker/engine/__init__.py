@@ -64,8 +64,8 @@ def _wait_briefly() -> None:
     """Let this process's OpenMP threads sleep when they wait for each other, instead of keeping a core busy.
 
     On a CPU the net shares its cores with the slots that read and draw: with one other busy process on two cores a
-    pass takes a quarter of the time that it takes when they spin, and 2 % more when nobody else is there. GNU OpenMP
-    reads its settings when it is loaded, so they must be there before the framework is.
+    pass takes between half and a quarter of the time that it takes when they spin, and 2 % more when nobody else is
+    there. GNU OpenMP reads its settings when it is loaded, so they must be set before the framework is.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
