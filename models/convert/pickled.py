@@ -93,6 +93,15 @@ def _scalar(dtype: Any, data: Any = b"") -> Any:
     return np.frombuffer(raw, dtype)[0]
 
 
+def _bytearray(data: Any = b"", encoding: str = "") -> bytearray:
+    """How bytes that can be changed are pickled; never by their number alone, which could be any."""
+    if isinstance(data, str):
+        return bytearray(_encode(data, encoding.replace("latin-1", "latin1")))
+    if not isinstance(data, (bytes, bytearray)):
+        raise _Refused(f"a bytearray of {type(data).__name__}")
+    return bytearray(data)
+
+
 _NUMPY = {"_reconstruct": _reconstruct, "scalar": _scalar, "ndarray": _ArrayType, "dtype": np.dtype}
 _ADMITTED: Dict[str, Dict[str, Any]] = {
     "numpy": _NUMPY,
@@ -102,8 +111,8 @@ _ADMITTED: Dict[str, Dict[str, Any]] = {
     "numpy._core.numeric": {"_frombuffer": _from_buffer},
     "collections": {"OrderedDict": dict},
     "_codecs": {"encode": _encode},
-    "__builtin__": {"set": set, "frozenset": frozenset, "bytearray": bytearray, "complex": complex},
-    "builtins": {"set": set, "frozenset": frozenset, "bytearray": bytearray, "complex": complex},
+    "__builtin__": {"set": set, "frozenset": frozenset, "bytearray": _bytearray, "complex": complex},
+    "builtins": {"set": set, "frozenset": frozenset, "bytearray": _bytearray, "complex": complex},
 }
 
 

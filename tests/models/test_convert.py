@@ -190,6 +190,20 @@ def test_unknown_blobs_of_a_pickle_are_reported(weights: Weights, expected: byte
 
 
 @needs_safe_load
+def test_a_pickle_cannot_ask_for_memory_by_number(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"blobs": _Hostile(bytearray, 1 << 45)}))
+    with pytest.raises(ModelError, match="wants to use a bytearray of int"):
+        pickled.read_blobs(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_what_else_stands_in_a_pickle_is_left_out(protocol: int, tmp_path: Path) -> None:
+    others = {"cfg": {"a": {1, 2}, "b": frozenset("x")}, "raw": bytearray(b"\xff\x00"), "z": 1j, "n": np.float32(2)}
+    document = {"blobs": {"conv1_1_b": np.arange(3, dtype=np.float32), **others}}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(document, protocol))
+    assert list(pickled.read_blobs(tmp_path / "a.pkl")) == ["conv1_1_b"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
