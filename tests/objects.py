@@ -47,7 +47,7 @@ def use(url: str, patch: pytest.MonkeyPatch) -> None:
 
     for name, value in environment(url).items():
         patch.setenv(name, value)
-    s3.filesystem.cache_clear()
+    s3.forget()
 
 
 def environment(url: str) -> dict:

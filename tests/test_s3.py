@@ -52,7 +52,7 @@ def bucket(server: str) -> Iterator[str]:
     files.pipe_file(f"{name}/in/empty.png", b"")
     yield name
     patch.undo()
-    s3.filesystem.cache_clear()
+    s3.forget()
 
 
 @pytest.mark.parametrize("key", ["in/deep/a.png", "in/odd name?x=1#y%20.png"])
@@ -93,7 +93,7 @@ def test_a_server_that_is_away_is_worth_another_try(monkeypatch: pytest.MonkeyPa
     for step in (lambda: store.put("a.jpg", b"x", media_type="image/jpeg", ttl_s=9), lambda: store.get("a.jpg")):
         with pytest.raises(StorageUnavailable, match="check that it is up"):
             step()
-    s3.filesystem.cache_clear()
+    s3.forget()
 
 
 def test_overlays_are_kept_replaced_and_deleted(bucket: str) -> None:

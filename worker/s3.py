@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import os
 from functools import lru_cache
 from typing import Any, Tuple, Type
 
@@ -16,19 +18,27 @@ from worker.errors import SettingsError
 _CONNECT_S, _READ_S = 5, 20
 
 
-@lru_cache(maxsize=1)
+def check() -> None:
+    """Raises SettingsError if s3fs is not installed; loads nothing."""
+    if importlib.util.find_spec("s3fs") is None:
+        raise SettingsError("s3:// needs s3fs, which is not installed; run: pip install -r deploy/requirements-s3.txt")
+
+
 def filesystem() -> Any:
-    """This process's way to S3; it connects when it is used. Not to be called before a fork.
+    """This process's way to S3; it connects when it is used.
 
     Raises:
         SettingsError: s3fs is not installed.
     """
-    try:
-        from s3fs import S3FileSystem
-    except ImportError as exc:
-        raise SettingsError(
-            f"s3:// needs s3fs, which cannot be loaded ({exc}); run: pip install -r deploy/requirements-s3.txt"
-        ) from exc
+    check()
+    return _filesystem(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _filesystem(process: int) -> Any:
+    """That of a process; it must not be used across a fork, for it has a thread."""
+    from s3fs import S3FileSystem
+
     # Jobs are tried again with a longer pause than any of its own attempts would make.
     limits = {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": {"max_attempts": 1}}
     return S3FileSystem(use_listings_cache=False, skip_instance_cache=True, config_kwargs=limits)
@@ -39,6 +49,11 @@ def errors() -> Tuple[Type[BaseException], ...]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     return (OSError, asyncio.TimeoutError, BotoCoreError, ClientError)
+
+
+def forget() -> None:
+    """Have the environment read again."""
+    _filesystem.cache_clear()
 
 
 def split(url: str) -> Tuple[str, str]:

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Iterator, List, Mapping
 
+from worker import s3
 from worker.device.pin import own_device
 from worker.engine import read_manifest
 from worker.errors import PoseError
 from worker.settings import Settings, faults, read_settings
+from worker.sources import check_root
 from worker.tracing import check as check_tracing
 
 
@@ -25,7 +27,9 @@ def _missing(settings: Settings) -> Iterator[str]:
     if not settings.broker_url:
         yield "POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0."
     for root in settings.image_roots:
-        if not os.path.isdir(root):  # noqa: PTH112 - a path of undecodable bytes is one, too
+        yield from _told(partial(check_root, root))
+        # A path of undecodable bytes is one, too.
+        if "://" not in root and not os.path.isdir(root):  # noqa: PTH112
             yield f"POSE_IMAGE_ROOTS is {os.pathsep.join(settings.image_roots)!r}: there is no folder {root!r}."
     for name in settings.served:
         variable = "POSE_MODEL" if name == settings.model else "POSE_MODELS"
@@ -33,6 +37,8 @@ def _missing(settings: Settings) -> Iterator[str]:
             yield f"{variable} is {name!r}: {sentence}"
     yield from _told(lambda: own_device(settings))
     yield from _told(lambda: check_tracing(settings))
+    if settings.overlay_store.startswith("s3://"):
+        yield from _told(s3.check)
     for variable, folder in _written(settings):
         if not _writable(folder):
             yield f"{variable} is {str(folder)!r}, which this user cannot write to; choose another folder."

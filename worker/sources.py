@@ -52,7 +52,7 @@ def check_root(root: str) -> None:
             "correct it."
         )
     if scheme == "s3":
-        s3.filesystem()
+        s3.check()
 
 
 def read_remote(url: str, policy: ImagePolicy) -> bytes:
