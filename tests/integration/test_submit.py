@@ -52,7 +52,8 @@ def _family(process: subprocess.Popen) -> List[psutil.Process]:
 
 def test_a_directory_with_one_bad_file(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = _start("--local", "--out", out, photographs)
+    report = tmp_path / "report.html"
+    process = _start("--local", "--out", out, "--report", report, photographs)
     stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 1, stderr
     assert "3 images" in stdout
@@ -74,16 +75,22 @@ def test_a_directory_with_one_bad_file(photographs: Path, tmp_path: Path) -> Non
     assert len(document["people"]) >= 3
     assert all(len(person["pose_keypoints_2d"]) == 54 for person in document["people"])
     assert cv2.imread(str(out / "bus_rendered.jpg")).shape == (1080, 810, 3)
+    page = report.read_text()
+    assert [page.count(part) for part in ("<article", 'class="failed"', "data:image/jpeg")] == [4, 1, 3]
 
 
 def test_nothing_but_keypoints_for_a_glob_and_a_pattern_without_a_match(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = _start("--no-overlay", "--out", out, photographs / "*.png", photographs / "*.webp")
+    form = ("--no-overlay", "--keypoint-order", "BODY_25", "--keypoint-scale", 3, "--maps", "--max-people", 1)
+    process = _start(*form, "--out", out, photographs / "*.png", photographs / "*.webp")
     stdout, stderr = process.communicate(timeout=100)
     assert process.returncode == 1
     assert "1 images" in stdout
     assert "No file matches" in stderr
-    assert [path.name for path in out.iterdir()] == ["bus_keypoints.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["bus_keypoints.json", "bus_maps.npz"]
+    (person,) = json.loads((out / "bus_keypoints.json").read_text())["people"]
+    assert len(person["pose_keypoints_2d"]) == 75
+    assert all(0 <= value <= 1 for value in person["pose_keypoints_2d"])
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
