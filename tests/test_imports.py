@@ -43,6 +43,9 @@ def test_no_room_imports_from_its_left(room: str) -> None:
     ("module", "absent"),
     [
         ("worker.client", "torch cv2 numba"),
+        ("worker.aio", "torch cv2 numba"),
+        ("worker.wire, worker.pose.formats, worker.webhook", "torch cv2 numba"),
+        ("worker.report", "torch cv2 numba"),
         ("worker.pose", "torch celery redis kombu"),
         ("worker.app", "torch cv2 numba"),
         ("worker.settings", "torch cv2 celery redis"),

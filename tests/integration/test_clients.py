@@ -123,13 +123,43 @@ def test_celery_node_submits_and_reads(client: PoseClient, node: Callable[..., A
     wrong = node(_adapted(script, broker, street).replace("max_people", "most_people"), POSE_BROKER_URL=broker)
     assert "most_people is not an option" in wrong.stderr
 
+    fragment = _adapted(example("README.md", "js", "createTask"), broker, street)
+    frame = (
+        "const url = process.env.POSE_BROKER_URL; const client = require('celery-node').createClient(url, url, 'pose');"
+    )
+    show = "console.log(result.people.length); client.disconnect();"
+    short = node(f"{frame} (async () => {{ {fragment} {show} }})();", POSE_BROKER_URL=broker)
+    assert (short.stdout.strip(), short.stderr) == ("3", "")
 
-def test_the_documents_python_runs(client: PoseClient, broker: str, street: Path) -> None:
+
+def test_the_readme_submits_from_a_shell(client: PoseClient, broker: str, street: Path, tmp_path: Path) -> None:
+    command = shlex.split(example("README.md", "sh", "worker submit").replace("/data/images", str(street.parent)))
+    assert command[0] == ".venv/bin/python"
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=tmp_path,
+        env={**clean_environ(), "PYTHONPATH": str(ROOT), "POSE_BROKER_URL": broker},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
+        "out/street_keypoints.json",
+        "out/street_rendered.jpg",
+        "report.html",
+    ]
+
+
+def test_the_documents_python_runs(client: PoseClient, broker: str, street: Path, tmp_path: Path) -> None:
     scripts = [block for block in examples("docs/clients.md", "python") if "Client(" in block]
     assert len(scripts) == 2
+    scripts.append(
+        example("README.md", "python", "PoseClient(").replace('open("', f'open("{tmp_path}/') + "print(job)\n"
+    )
     running = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", _adapted(script, broker, street)],
+            [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-c", _adapted(script, broker, street)],
             cwd=ROOT,
             env=clean_environ(),
             stdout=subprocess.PIPE,

@@ -1,0 +1,66 @@
+"""What the documents promise of options is so."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, List
+
+import pytest
+
+from tests.documents import example
+from tests.support import ROOT
+from worker.contract import Image, Job, Model, Options, OverlayOptions, Result
+from worker.submit import submit
+
+OPENPOSE = (ROOT / "docs" / "openpose.md").read_text(encoding="utf-8")
+#: The cells of each row: OpenPose's flags, option of a job, option of submit, remarks.
+ROWS = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\| `--.*$", OPENPOSE, re.M)]
+
+
+def test_every_option_that_stands_for_one_of_openpose_exists() -> None:
+    assert len(ROWS) > 15
+    flags = {name for parameter in submit.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    for _, option, command, _ in ROWS:
+        for name in re.findall(r"`([a-z_.]+)", option):
+            parent, _, child = name.partition(".")
+            assert parent in Options.model_fields, name
+            assert not child or child in OverlayOptions.model_fields, name
+        assert set(re.findall(r"--[a-z-]+", command)) <= flags, command
+
+
+@pytest.mark.parametrize(
+    ("flag", "default"),
+    [("--alpha_pose", OverlayOptions().alpha), ("--render_threshold", OverlayOptions().render_threshold)],
+)
+def test_defaults_that_are_the_same_in_both(flag: str, default: float) -> None:
+    (remarks,) = [row[3] for row in ROWS if f"`{flag}`" in row[0]]
+    assert remarks.startswith(f"{default} in both")
+
+
+def test_the_example_of_formats_runs() -> None:
+    result = Result(
+        job_id="j",
+        image=Image(path="a.jpg", width=200, height=100, format="JPEG"),
+        model=Model(name="net", sha256="0"),
+        people=[{"score": 0.5, "keypoints": [[1.0, 2.0, 0.5]] * 18}],
+        timings_ms={},
+        worker="cpu0@here",
+        device="cpu",
+        attempt=1,
+    )
+    names: Dict[str, Any] = {"result": result}
+    exec(compile(example("docs/openpose.md", "python", "coco_results"), "openpose.md", "exec"), names)
+    assert len(names["document"]["people"][0]["pose_keypoints_2d"]) == 75
+    assert names["entries"][0]["image_id"] == 139
+
+
+def test_the_message_document_has_every_argument_and_option_with_its_default() -> None:
+    text = (ROOT / "docs" / "message.md").read_text(encoding="utf-8")
+    rows: List[str] = re.findall(r"^\| `([a-z_]+)` \|", text, re.M)
+    assert set(rows) == set(Job.model_fields) | set(Options.model_fields)
+    for name, field in Options.model_fields.items():
+        default = {"None": "null", "True": "true", "False": "false", "(1.0,)": "[1.0]"}.get(str(field.default))
+        shown = default or (f'"{field.default}"' if isinstance(field.default, str) else str(field.default))
+        assert f"| `{name}` | {shown} |" in text, name
+    for name in OverlayOptions.model_fields:
+        assert f"`{name}`" in text
