@@ -76,6 +76,12 @@ def test_who_is_told_of_the_end_is_checked_too(ends: Any, told: str) -> None:
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("job_id", ["../../up", "a/b", ".hidden", "", "a\nb", "ä", "x" * 201, "a b"])
+def test_an_id_that_could_not_be_a_file_name_is_refused(job_id: str) -> None:
+    with pytest.raises(InvalidRequest, match="refused: job_id: must be"):
+        parse_message((), {"image": "a.jpg"}, job_id)
+
+
 def test_deeply_nested_options_end_in_one_sentence() -> None:
     nested: Any = {}
     for _ in range(100_000):

@@ -153,6 +153,17 @@ def test_a_task_is_sent_instead_or_as_well(outbox: Outbox, start: Start) -> None
     assert sent == [("shop.posed", "shop", told, "job-5.ended")]
 
 
+def test_a_job_that_is_done_once_more_is_told_of_once_more(outbox: Outbox, start: Start) -> None:
+    outbox.add("job-9", None, {"task": "shop.posed"})
+    outbox.ring("job-9")
+    sent = start()
+    wait_until(lambda: outbox._client.hget(f"{outbox._entry}job-9", "done"))
+    outbox.reopen("job-9")
+    outbox.add("job-9", None, {"task": "shop.posed"})
+    outbox.ring("job-9")
+    wait_until(lambda: len(sent) == 2)
+
+
 def test_an_end_that_nobody_rang_for_is_found_and_one_that_did_not_come_is_waited_for(
     outbox: Outbox, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

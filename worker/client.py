@@ -194,6 +194,7 @@ class PoseClient:
         with broker_errors(self._url):
             if not self._ledger.finish(job_id, "revoked", ResultKey(key, backend.encode(meta), _CANCELLED_S)):
                 return False
+            self._outbox.ring(job_id)
             self.app.control.revoke(job_id)  # for jobs of other clients, which have no record yet
         return True
 

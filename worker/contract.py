@@ -8,6 +8,7 @@ Run ``python -m worker.contract`` for the JSON Schema that stands in docs/contra
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,6 +22,9 @@ SCHEMA_VERSION = 1
 TASK = "pose.estimate"
 #: Longest image path or URL that a message may carry, in characters.
 MAX_IMAGE_CHARS = 4096
+
+#: What a job's id may look like: it becomes part of Redis keys and of file names.
+_JOB_ID = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:-]{0,199}")
 
 Keypoint = Optional[Tuple[float, float, float]]
 
@@ -178,13 +182,22 @@ class Result(_Message):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def parse_message(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
-    """Check a message's positional arguments, of which there are none, and its keyword arguments.
+def id_fault(job_id: Any) -> Optional[str]:
+    """What is wrong with a job's id, if something is."""
+    if isinstance(job_id, str) and _JOB_ID.fullmatch(job_id):
+        return None
+    return f"job_id: must be 1 to 200 letters, digits and @ _ . : - (got {_shown(job_id)})"
+
+
+def parse_message(args: Sequence[Any], kwargs: Mapping[str, Any], job_id: str = "any") -> Job:
+    """Check a message's positional arguments, of which there are none, its keyword arguments, and its id.
 
     Raises:
         InvalidRequest: as :func:`parse_job`.
     """
-    faults = [f"{name} is not an argument" for name in kwargs if name not in Job.model_fields]
+    wrong_id = id_fault(job_id)
+    faults = [wrong_id] if wrong_id else []
+    faults += [f"{name} is not an argument" for name in kwargs if name not in Job.model_fields]
     if args:
         faults.append("image and options are keyword arguments, not positional")
     ends = {name: kwargs.get(name) for name in ("webhook", "callback")}

@@ -60,6 +60,7 @@ def show(job_id: str, as_json: bool) -> None:
 @click.option("--all", "all_", is_flag=True, help="All of them.")
 def requeue(job_ids: Tuple[str, ...], all_: bool) -> None:
     """Put dead letters back on their queues, with all their attempts before them."""
+    from worker.announce import outbox
     from worker.app import send
 
     chosen = _chosen(job_ids, all_)
@@ -67,6 +68,7 @@ def requeue(job_ids: Tuple[str, ...], all_: bool) -> None:
         message = ledger().requeue(job_id)
         if message is None:
             raise InvalidRequest(f"Job {job_id} is no dead letter; see: python -m worker dead list")
+        outbox().reopen(job_id)
         send(job_id, message)
     click.echo(f"{len(chosen)} put back")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, List, Mapping, NamedTuple, Optional, Union
 
-from worker.contract import Result, parse_job
+from worker.contract import Result, id_fault, parse_job
 from worker.errors import JobCancelled, JobFailed, PoseError
 from worker.ledger import Message
 from worker.tracing import headers
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 Outcome = Union[Result, Exception]
 #: A moment, or seconds from now.
 Deadline = Union[float, timedelta, datetime]
-#: What a caller's own job id may look like: it becomes part of Redis keys and of file names.
-_JOB_ID = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:-]{0,199}")
 
 
 class NewJob(NamedTuple):
@@ -67,8 +64,9 @@ def new_job(
 
 def _faults(job_id: Any, priority: Any, expires: Any) -> List[str]:
     faults: List[str] = []
-    if job_id is not None and not (isinstance(job_id, str) and _JOB_ID.fullmatch(job_id)):
-        faults.append(f"job_id: must be 1 to 200 letters, digits and @ _ . : - (got {job_id!r:.200})")
+    wrong_id = None if job_id is None else id_fault(job_id)
+    if wrong_id:
+        faults.append(wrong_id)
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 9:
         faults.append(f"priority: must be a whole number from 0 to 9 (got {priority!r:.200})")
     if expires is not None and (

@@ -94,6 +94,10 @@ class Outbox:
             pipe.hset(self._entry + job_id, "done", 1)
             pipe.execute()
 
+    def reopen(self, job_id: str) -> None:
+        """The job is done once more; those who were told of its first end are told of the next."""
+        self._client.hdel(self._entry + job_id, "done", "tries", "looks")
+
     def later(self, job_id: str, pause_s: float, *, counted: Optional[str] = None) -> None:
         """Have the entry due again in `pause_s` seconds; `counted` is the count that goes up, if one does."""
         with self._client.pipeline() as pipe:

@@ -71,7 +71,7 @@ def work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[s
     from worker.slot import Delivery, Stopwatch, current
 
     slot, watch = current(), Stopwatch()
-    job = parse_message(args, message)
+    job = parse_message(args, message, request.id)
     check_wanted(job, settings())
     with slot.job(job):
         picture = slot.load_image(job.image, attempt.age_s)
