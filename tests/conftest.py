@@ -49,6 +49,15 @@ def broker() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The URL of an S3 of the tests' own."""
+    from tests.objects import s3_server
+
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def heartbeats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tests' workers leave their heartbeats."""
     return tmp_path_factory.mktemp("heartbeats")

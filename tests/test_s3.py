@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.brokers import free_port
-from tests.objects import s3_server, use
+from tests.objects import use
 from worker import s3, storage
 from worker.errors import (
     ImageNotAllowed,
@@ -34,16 +34,10 @@ PHOTO = bytes(cv2.imencode(".png", np.full((40, 30, 3), 7, np.uint8))[1])
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def bucket(server: str) -> Iterator[str]:
+def bucket(object_store: str) -> Iterator[str]:
     """A bucket with a photograph in it, inside and outside of the folder ``in``."""
     patch = pytest.MonkeyPatch()
-    use(server, patch)
+    use(object_store, patch)
     name = f"photos-{uuid.uuid4().hex[:8]}"
     files = s3.filesystem()
     files.mkdir(name)

@@ -14,6 +14,7 @@ import redis
 from tests.brokers import need
 from tests.support import wait_until
 from tests.web import Site, answer, site
+from worker import notifier
 from worker import outbox as outbox_module
 from worker.contract import parse_job
 from worker.errors import InvalidRequest
@@ -51,8 +52,9 @@ Start = Callable[..., List[Tuple[str, str, Mapping[str, Any], str]]]
 
 
 @pytest.fixture
-def start(outbox: Outbox) -> Iterator[Start]:
+def start(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Run a notifier of which every job has ended well; gives the tasks that it sends."""
+    monkeypatch.setattr(notifier, "_LOOK_S", 0.02)
     running: List[Notifier] = []
 
     def begin(outcome: Callable[[str], Optional[bytes]] = lambda _: DONE) -> Any:
@@ -102,7 +104,7 @@ def test_a_receiver_that_fails_is_tried_again_until_it_does_not(receiver: Site, 
     wait_until(lambda: outbox.claim(10, 0) == [])
     outbox.add("job-2", f"{receiver.url}/flaky", None)  # its message came once more
     outbox.ring("job-2")
-    time.sleep(0.7)
+    time.sleep(0.2)
     assert len([one for one in receiver.seen if one.path == "/flaky"]) == 3
 
 

@@ -20,15 +20,20 @@ import redis
 
 from tests.brokers import absent, need
 from tests.documents import example, examples
+from tests.objects import environment, use
 from tests.support import ROOT, clean_environ, wait_until
 from tests.web import Site, answer, site
+from worker import s3
 from worker.client import PoseClient
 from worker.contract import Result
-from worker.errors import ImageNotFound, InvalidRequest, JobCancelled
+from worker.errors import ImageNotAllowed, ImageNotFound, InvalidRequest, JobCancelled
 from worker.processes import stop_child
 from worker.webhook import verify
 
-pytestmark = pytest.mark.queue
+pytestmark = [
+    pytest.mark.queue,
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning"),  # botocore's own
+]
 
 #: Seconds for one job, far beyond what any takes.
 PATIENCE = 60
@@ -46,15 +51,32 @@ def street(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(broker: str, street: Path, start_worker: Callable[..., subprocess.Popen]) -> Iterator[PoseClient]:
-    """A client of a worker that reads the photograph's folder and calls webhooks of this machine."""
+def bucket(object_store: str) -> Iterator[str]:
+    """A bucket that holds the overlays, and images below ``in``."""
+    patch = pytest.MonkeyPatch()
+    use(object_store, patch)
+    s3.filesystem().mkdir("clients")
+    yield "clients"
+    patch.undo()
+    s3.forget()
+
+
+@pytest.fixture(scope="module")
+def client(
+    broker: str, street: Path, bucket: str, object_store: str, start_worker: Callable[..., subprocess.Popen]
+) -> Iterator[PoseClient]:
+    """A client of a worker that reads the photograph's folder, stores into S3 and calls webhooks of this machine."""
     worker = start_worker(
         "cpu7",
+        **environment(object_store),
         POSE_BROKER_URL=broker,
-        POSE_IMAGE_ROOTS=street.parent,
+        POSE_IMAGE_ROOTS=f"{street.parent}:s3://{bucket}/in",
+        POSE_OVERLAY_STORE=f"s3://{bucket}/drawn",
         POSE_WEBHOOK_SECRET=SECRET,
         POSE_PRIVATE_HOSTS="localhost",
         POSE_RETRY_BASE_S=0.1,
+        POSE_RETRY_MAX_S=1,
+        POSE_MAX_ATTEMPTS=50,
         POSE_URL_TIMEOUT_S=2,
     )
     with PoseClient(broker) as client:
@@ -262,3 +284,21 @@ def test_maps_and_colours_reach_the_worker(client: PoseClient, street: Path) -> 
     picture = cv2.imdecode(np.frombuffer(job.overlay() or b"", np.uint8), cv2.IMREAD_COLOR).astype(int)
     assert picture.max() > 200
     assert np.abs(picture[..., 0] - picture[..., 2]).max() < 60  # black and white
+
+
+def test_from_s3_into_s3_and_an_outage_of_the_store(client: PoseClient, street: Path, bucket: str) -> None:
+    files = s3.filesystem()
+    files.pipe_file(f"{bucket}/in/bus.jpg", street.read_bytes())
+    job = client.submit(f"s3://{bucket}/in/bus.jpg")
+    overlay = job.result(PATIENCE).overlay
+    assert overlay is not None
+    assert overlay.url == f"s3://{bucket}/drawn/pose/overlay/{job.id}.jpg"
+    assert len(job.overlay() or b"") == overlay.bytes
+    with pytest.raises(ImageNotAllowed):
+        client.submit(overlay.url).result(PATIENCE)
+    files.rm(bucket, recursive=True)  # the store is away
+    late = client.submit(street)
+    wait_until(lambda: late.state == "RETRY", PATIENCE)
+    files.mkdir(bucket)  # and back
+    assert late.result(PATIENCE).attempt > 1
+    assert late.overlay()
