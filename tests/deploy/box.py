@@ -14,7 +14,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from tests.support import ROOT
 
@@ -69,16 +69,22 @@ def boxed(command: List[str], given: Path) -> List[str]:
     """
     if not walls():
         return command
-    lines = ["set -e", "mount --make-rprivate /", *_uncovered(Path(sys.base_prefix))]
-    lines += [
+    lines = [
+        "set -e",
+        "mount --make-rprivate /",
+        "mount -t tmpfs tmpfs /mnt",
         "mount -t tmpfs -o mode=755 tmpfs /run",
         "mkdir -p /run/pose /run/secrets/pose",
         f"cp -r {given}/secrets/. /run/secrets/pose",
         "mount -t tmpfs -o mode=755 tmpfs /var/cache",
         f"cp -r {given}/cache /var/cache/pose",
         "chown -R 65534:65534 /run/pose /run/secrets/pose /var/cache/pose",
-        "mount -t tmpfs -o mode=1777 tmpfs /tmp" if not str(ROOT).startswith("/tmp/") else "true",
-        "mount -o remount,bind,ro /",
+        *_covered(_closed(Path(sys.base_prefix)), Path(sys.base_prefix)),
+        *_covered(Path("/tmp"), ROOT, "-o mode=1777"),
+        f"cd {ROOT}",
+        # Busy while anything at all is being written there.
+        "for try in $(seq 50); do mount -o remount,bind,ro / 2>/dev/null && break; sleep 0.1; done",
+        "! touch /box 2>/dev/null",
         f"exec {shlex.join([*_NOBODY, *command])}",
     ]
     return ["unshare", "--mount", "sh", "-c", "\n".join(lines)]
@@ -89,19 +95,21 @@ def inside(pid: int, command: List[str]) -> List[str]:
     return ["nsenter", "--mount", f"--target={pid}", f"--wd={ROOT}", *_NOBODY, *command] if walls() else command
 
 
-def _uncovered(prefix: Path) -> List[str]:
-    """Where the interpreter lies below a folder that only its owner may enter, a way to it that others may go, too."""
-    closed = next((one for one in reversed(prefix.parents) if not one.stat().st_mode & 0o001), None)
-    if closed is None:
+def _closed(path: Path) -> Optional[Path]:
+    """The folder above `path` that only its owner may enter, if there is one."""
+    return next((one for one in reversed(path.parents) if not one.stat().st_mode & 0o001), None)
+
+
+def _covered(folder: Optional[Path], kept: Path, options: str = "-o mode=755") -> List[str]:
+    """An empty file system over `folder`, in which nothing but `kept` is left."""
+    if folder is None:
         return []
-    return [
-        "mount -t tmpfs tmpfs /mnt",
-        "mkdir /mnt/python",
-        f"mount --bind {prefix} /mnt/python",
-        f"mount -t tmpfs -o mode=755 tmpfs {closed}",
-        f"mkdir -p {prefix}",
-        f"mount --bind /mnt/python {prefix}",
-    ]
+    cover = f"mount -t tmpfs {options} tmpfs {folder}"
+    if folder not in kept.parents:
+        return [cover]
+    aside = f"/mnt/{folder.name}"
+    bind = f"mkdir -p {aside} {kept} && mount --bind"
+    return [f"{bind} {kept} {aside}", cover, f"{bind} {aside} {kept}"]
 
 
 def numba_cache(folder: Path) -> None:
