@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict
 import cv2
 import numpy as np
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
 from PIL import Image
 
 from worker import errors
@@ -253,3 +254,16 @@ def test_a_damaged_file_gives_pixels_or_a_typed_error(tmp_path: Path, policy: Im
     except errors.ImageError:  # any other error fails the test
         shape = (1, 1, 3)
     assert shape[2:] == (3,)
+
+
+def test_a_time_limit_is_not_taken_for_a_corrupt_file(
+    tmp_path: Path, policy: ImagePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(encoded("PNG"))
+
+    def slow(*_: Any, **__: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(Image, "open", slow)
+    with pytest.raises(SoftTimeLimitExceeded):
+        load_image(str(tmp_path / "a.png"), policy)

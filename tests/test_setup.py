@@ -30,6 +30,7 @@ def run(command: List[str], **variables: Any) -> subprocess.CompletedProcess:
         ("POSE_BROKER_URL", "http://user:s3cret@host", "POSE_BROKER_URL is 'http://user:***@host': must begin with"),
         ("POSE_BROKER_URL", "sentinel://h?sentinel_password=s3cret", "sentinel_password=***': a sentinel:// URL must"),
         ("POSE_IMAGE_ROOTS", "/nowhere", "POSE_IMAGE_ROOTS is '/nowhere': there is no folder '/nowhere'"),
+        ("POSE_IMAGE_ROOTS", "http://a.example/in", "POSE_IMAGE_ROOTS has 'http://a.example/in'"),
         ("POSE_MODEL", "none", "POSE_MODEL is 'none': There is no net in"),
         ("POSE_MODELS", "none", "POSE_MODELS is 'none': There is no net in"),
         ("POSE_DEVICE", "cuda:7", "There is no GPU 7, which POSE_DEVICE asks for"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 import time
 import uuid
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
@@ -124,6 +125,9 @@ def test_a_slow_receiver_does_not_hold_up_the_others(receiver: Site, outbox: Out
         wait_until(lambda: other.seen)
         assert time.monotonic() - begun < 2
         assert len([one for one in receiver.seen if one.path == "/slow"]) <= 6
+        calling = [thread for thread in threading.enumerate() if thread.name == "webhook"]
+        assert calling
+        assert all(thread.daemon for thread in calling)  # a worker that stops waits for none of them
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/no", "http://u:p@localhost:{port}/no"])

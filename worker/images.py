@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
+from billiard.exceptions import SoftTimeLimitExceeded
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from worker.errors import (
@@ -97,7 +98,7 @@ def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
         data = _read(_local_path(path), path, policy)
     try:
         return _decode(data, path, policy)
-    except PoseError:
+    except (PoseError, SoftTimeLimitExceeded):
         raise
     except MemoryError as exc:
         raise ImageTooLarge(f"{path} did not fit into memory; send a smaller image.") from exc

@@ -11,7 +11,6 @@ import logging
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Mapping, Optional
 from urllib.parse import urlsplit
 
@@ -64,18 +63,18 @@ class Notifier:
         self._stopped.set()
 
     def _run(self) -> None:
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="webhook")
         while not self._stopped.wait(_LOOK_S):
             try:
                 free = _THREADS - sum(self._busy.values())
                 lease_s = self._settings.url_timeout_s + LOOK_AGAIN_S[0]
                 for entry in self._outbox.claim(free, lease_s) if free else ():
-                    pool.submit(self._guarded, entry, self._enter(entry))
+                    # A daemon: a worker that stops waits for no receiver; the entry's lease ends, and another tries.
+                    told = (entry, self._enter(entry))
+                    threading.Thread(target=self._guarded, args=told, name="webhook", daemon=True).start()
             except redis.RedisError as exc:
                 logger.debug("The notifier cannot reach Redis: %s", exc)
             except Exception:
                 logger.exception("✗ The notifier met an error; it looks again.")
-        pool.shutdown(wait=False)
 
     def _guarded(self, entry: Call, host: str) -> None:
         try:
