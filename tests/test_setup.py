@@ -46,6 +46,7 @@ def run(command: List[str], **variables: Any) -> subprocess.CompletedProcess:
         ),
         ("POSE_HEARTBEAT_DIR", "/etc/passwd/x", "POSE_HEARTBEAT_DIR is '/etc/passwd/x', which this user cannot"),
         ("POSE_OVERLAY_STORE", "file:///etc/passwd/x", "POSE_OVERLAY_STORE is '/etc/passwd/x', which this user cannot"),
+        ("POSE_WEBHOOK_SECRET", "short", "POSE_WEBHOOK_SECRET is '***': must have 16 characters or more"),
         ("POSE_GRACE_S", "0", "POSE_GRACE_S is '0': input should be greater than 0"),
         ("POSE_LOG", "xml", "POSE_LOG is 'xml': input should be 'text' or 'json'"),
         ("POSE_METRICS_PORT", "70000", "POSE_METRICS_PORT is '70000': input should be less than or equal to 65535"),

@@ -303,6 +303,8 @@ def _contents(variable: str, path: str) -> str:
 
 def _reason(error: Any) -> str:
     message = error["msg"]
+    if "webhook_secret" in error["loc"]:
+        return "must have 16 characters or more"
     if error["type"] == "value_error":  # one of ours
         return str(message).replace("Value error, ", "", 1)
     return str(message[0].lower() + message[1:])
