@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
 	@if [ "$(IMAGES)" = "$(SAMPLES)" ]; then $(BIN)/python -m models.samples $(SAMPLES); fi
-	$(BIN)/python -m worker submit --local --out $(OUT) $(IMAGES)
+	$(BIN)/python -m worker submit --local --out $(OUT) --report $(OUT)/report.html $(IMAGES)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
