@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test caffe2-test lint format chaos bench bench-engine bench-decoder bench-options clean
+.PHONY: demo test caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -64,6 +64,11 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.pipeline
 
 # Beside other runtimes, in an environment of their own; and beside Caffe2 where `make caffe2-test` has built it.
+bench-fleet: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m models.samples $(SAMPLES)
+	$(BIN)/python -m benchmarks.fleet
+
 bench-engine: $(VENV)/.dev .venv-bench/.ready
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m benchmarks.engine

@@ -65,6 +65,27 @@ def test_people_side_by_side_are_not_mixed(members: List[Tuple], tilt: float) ->
     assert same_people(found, [at.to_source(joints) for joints in people], tolerance=5) == []
 
 
+@pytest.mark.parametrize("count", [11, 13])
+@pytest.mark.parametrize("spacing", [13.0, 15.0, 18.0])
+def test_a_group_in_two_rows(count: int, spacing: float) -> None:
+    """Hands cross in the front row; of those behind, between their heads, only what is above the elbows is seen."""
+    rng = np.random.default_rng(count)
+    front = (count + 1) // 2
+    people = []
+    for number in range(count):
+        behind = number >= front
+        place = number - front + 0.5 if behind else number
+        joints = person(12 + spacing * place, 3 if behind else 12, 40, rng.uniform(-0.2, 0.2, 8))
+        if behind:
+            joints[[3, 4, 6, 7, 8, 9, 10, 11, 12, 13]] = np.nan
+        people.append(joints)
+    width = int(24 + spacing * front)
+    at = _geometry(56, width)
+    found, warnings = decode(*draw_maps(people, 56, width), at)
+    assert same_people(found, [at.to_source(joints) for joints in people], tolerance=5) == []
+    assert warnings == ()
+
+
 def test_crossed_forearms_stay_with_their_owners() -> None:
     """Two wrists that lie beyond each other: the field says whose is whose, where the distance misleads."""
     one, other = person(20.0, 5.0, 40), person(36.0, 5.0, 40)

@@ -1,0 +1,116 @@
+"""The image gate before hundreds of hostile files: each is decoded or refused by name, in time, and nothing leaks out."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import time
+from pathlib import Path
+from typing import Dict, List
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.hostile_files import valid_images, write_files
+from worker.errors import ImageError, PoseError
+from worker.images import FORMATS, ImagePolicy, load_image
+
+#: Printed, so that a failure under another one can be repeated.
+SEED = int(os.environ.get("POSE_TESTS_SEED", "20"))
+#: Seconds within which any file must be told of; none takes a tenth.
+_LIMIT_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("outside") / "secret.png"
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, outside: Path) -> Dict[str, List[str]]:
+    return write_files(tmp_path_factory.mktemp("hostile"), outside, SEED)
+
+
+@pytest.fixture(scope="module")
+def policy(files: Dict[str, List[str]]) -> ImagePolicy:
+    root = str(Path(files["decoded"][0]).parent)
+    return ImagePolicy(roots=(root,), max_bytes=1 << 20, max_pixels=10_000_000)
+
+
+def _end(path: str, policy: ImagePolicy) -> str:
+    """``decoded`` or ``refused``; anything else that `path` ends in fails the test."""
+    began = time.monotonic()
+    try:
+        picture = load_image(path, policy)
+    except PoseError as exc:
+        assert isinstance(exc, ImageError), repr(exc)
+        assert "\n" not in str(exc)
+        end = "refused"
+    else:
+        assert picture.pixels.dtype == np.uint8
+        assert picture.pixels.ndim == 3
+        assert picture.pixels.shape[2] == 3
+        assert picture.width * picture.height <= policy.max_pixels
+        assert picture.format in FORMATS
+        end = "decoded"
+    assert time.monotonic() - began < _LIMIT_S
+    return end
+
+
+@pytest.mark.parametrize("kind", ["decoded", "refused", "either"])
+def test_every_file_is_decoded_or_refused_by_name(
+    files: Dict[str, List[str]], policy: ImagePolicy, kind: str, capsys: pytest.CaptureFixture
+) -> None:
+    with capsys.disabled():
+        print(f"\nseed {SEED}: {len(files[kind])} files ({kind})")
+    assert sum(map(len, files.values())) >= 300
+    open_before = len(os.listdir("/proc/self/fd"))
+    ends = {path: _end(path, policy) for path in files[kind]}
+    if kind != "either":
+        assert {path: end for path, end in ends.items() if end != kind} == {}
+    assert len(os.listdir("/proc/self/fd")) <= open_before + 1
+
+
+def test_no_refusal_tells_what_is_in_a_file_outside(
+    files: Dict[str, List[str]], policy: ImagePolicy, outside: Path
+) -> None:
+    there, nowhere = outside, outside.parent / "nowhere.png"
+    told = []
+    for path in (there, nowhere):
+        with pytest.raises(ImageError) as caught:
+            load_image(str(path), policy)
+        told.append(str(caught.value).replace(path.name, "…"))
+    assert told[0] == told[1]
+
+
+_VALID = list(valid_images(random.Random(SEED)).values())
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    data=st.one_of(
+        st.binary(max_size=400),
+        st.tuples(st.sampled_from(_VALID), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=9)), max_size=6)).map(
+            lambda drawn: _overwritten(*drawn)
+        ),
+    )
+)
+def test_whatever_bytes_a_file_has(files: Dict[str, List[str]], policy: ImagePolicy, data: bytes) -> None:
+    path = Path(policy.roots[0]) / "fuzzed"
+    path.write_bytes(data)
+    _end(str(path), policy)
+
+
+def _overwritten(data: bytes, pieces: List[tuple]) -> bytes:
+    """`data` with each piece written at its place, a fraction of the length."""
+    file = io.BytesIO(data)
+    for place, piece in pieces:
+        file.seek(int(place * len(data)))
+        file.write(piece)
+    return file.getvalue()
