@@ -53,6 +53,17 @@ def test_the_same_id_is_the_same_job_or_refused(ledger: Ledger) -> None:
     assert ledger.record("j", Message("q", kwargs={"image": "/b.jpg", "options": {}})) == "other"
 
 
+def test_a_foreign_message_of_another_payload_is_no_message_of_the_job(
+    ledger: Ledger, result: Any, redis_client: redis.Redis
+) -> None:
+    other = Message("q", kwargs={"image": "/b.jpg", "options": {}})
+    ledger.record("j", MESSAGE)
+    assert ledger.begin("j", "one", other, WHERE, 2, result("other")).verdict == "other"
+    assert ledger.state("j") == "waiting"
+    assert redis_client.get(result("").key) is None
+    assert _begin(ledger, result).verdict == "begun"
+
+
 def test_a_job_that_was_not_sent_was_never_there_unless_it_has_begun(ledger: Ledger, result: Any) -> None:
     ledger.record("j", MESSAGE)
     ledger.withdraw("j")

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.support import wait_until
 from worker import storage
 from worker.errors import SettingsError, StorageUnavailable
+from worker.sweeper import Sweeper
 
 
 @pytest.fixture(params=["file", pytest.param("redis", marks=pytest.mark.queue)])
@@ -47,8 +49,21 @@ def test_files_are_swept_when_they_expire(tmp_path: Path) -> None:
     store.put("old.jpg", b"x", media_type="image/jpeg", ttl_s=60)
     store.put("new.jpg", b"x", media_type="image/jpeg", ttl_s=60)
     os.utime(tmp_path / "old.jpg", (1, 1))
-    assert store.sweep() == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["new.jpg"]
+    for name, age_s in (("killed", 7200), ("writing", 1)):
+        (tmp_path / f".{name}.jpg.part").write_bytes(b"half")
+        os.utime(tmp_path / f".{name}.jpg.part", (time.time() - age_s,) * 2)
+    assert store.sweep() == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing.jpg.part", "new.jpg"]
+
+
+def test_workers_sweep_by_themselves(tmp_path: Path) -> None:
+    store = storage.FileStore(tmp_path.as_uri())
+    store.put("overlay/old.jpg", b"x", media_type="image/jpeg", ttl_s=1)
+    sweeper = Sweeper(store, keep_s=1)
+    try:
+        wait_until(lambda: not (tmp_path / "overlay/old.jpg").exists())
+    finally:
+        sweeper.stop()
 
 
 def test_a_store_that_is_away_is_told_in_one_sentence(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from worker.servers import dead_queue, is_redis, queue
 from worker.settings import settings
 from worker.setup import wrong
 from worker.station import Station
+from worker.sweeper import Sweep
 from worker.watch import Watch
 
 logger = get_logger(__name__)
@@ -152,7 +153,7 @@ class Preload(bootsteps.StartStopStep):
                 raise SettingsError(f"The slots were not ready within {settings().start_timeout_s:g} s.")
 
 
-app.steps["worker"].update((Preload, Announce))
+app.steps["worker"].update((Preload, Announce, Sweep))
 
 
 def send(job_id: str, message: Message) -> None:

@@ -93,6 +93,9 @@ class Attempt:
         request.attempt, request.age_s = self.number, self.age_s
         if begun.verdict == "dead":
             self._die("its process or its worker died each time")
+        if begun.verdict == "other":
+            logger.error("✗ A message that calls itself job %s asks for something else; it is dropped.", request.id)
+            raise Ignore
         if begun.verdict != "begun":
             logger.info("Job %s is %s; this message of it is dropped.", request.id, begun.verdict)
             raise Ignore

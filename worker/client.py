@@ -27,6 +27,7 @@ from worker.contract import TASK, Result
 from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
 from worker.finding import EXTENSIONS, find_images
 from worker.jobs import Deadline, JobHandle, NewJob, Outcome, new_job, result_of
+from worker.keys import DEFAULT_PREFIX
 from worker.ledger import Ledger, ResultKey
 from worker.outbox import Outbox
 from worker.servers import connect
@@ -62,11 +63,11 @@ class PoseClient:
         *,
         result_backend: Optional[str] = None,
         queue: str = "pose",
-        key_prefix: str = "pose",
+        key_prefix: str = DEFAULT_PREFIX,
     ) -> None:
         self._url = broker_url
         self._results_url = result_backend or broker_url
-        self.app = client_app(broker_url, self._results_url)
+        self.app = client_app(broker_url, self._results_url, key_prefix)
         self._queue = declared_queue(queue, broker_url)
         self._store = RedisStore(self._results_url)
         results = connect(self._results_url, timeout_s=5)

@@ -10,17 +10,19 @@ import kombu.exceptions
 import redis
 
 from worker.errors import BrokerUnavailable, SettingsError
+from worker.keys import celery_keys
 from worker.servers import Server, celery_server, is_redis
 from worker.settings import masked
 
 
-def client_app(broker_url: str, results_url: str) -> celery.Celery:
-    """An app that sends to the one and reads from the other.
+def client_app(broker_url: str, results_url: str, key_prefix: str) -> celery.Celery:
+    """An app that sends to the one and reads from the other, as the workers of POSE_KEY_PREFIX `key_prefix` do.
 
     Raises:
         SettingsError: one of the URLs is of no server that there is.
     """
     broker, results = _servers(broker_url, results_url)
+    keys = celery_keys(key_prefix)
     app = celery.Celery("pose-client", broker=broker.url, backend=results.url, set_as_current=False)
     # As a setting it would only be read from a configuration module.
     app.loader.override_backends = {
@@ -39,7 +41,12 @@ def client_app(broker_url: str, results_url: str) -> celery.Celery:
             **broker.options,
         },
         redis_socket_connect_timeout=5,
-        result_backend_transport_options={"retry_policy": {"max_retries": 1}, **results.options},
+        result_backend_transport_options={
+            "retry_policy": {"max_retries": 1},
+            **results.options,
+            **keys.result_options,
+        },
+        **keys.settings,
     )
     return app
 

@@ -126,6 +126,9 @@ class Ledger:
     ) -> Beginning:
         """Count an attempt that is about to be made; a job of no record gets one.
 
+        The verdict is ``other`` if the id is that of a job with another payload: its message, from a client that keeps
+        no records, is none of that job's.
+
         Args:
             holder: tells this attempt from any other that is made of the job at the same time.
             attempt: where it is made, for the history.

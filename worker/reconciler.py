@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Sequence, Set
 
 import redis
 
+from worker.keys import celery_keys
 from worker.ledger import LEASE_S, Ledger, Message, token
 from worker.servers import connect, is_redis
 from worker.settings import Settings
@@ -45,7 +46,7 @@ class Reconciler:
         depth: Callable[[str], int],
     ) -> None:
         self._ledger, self._send, self._depth = ledger, send, depth
-        self._queues = settings.consumed
+        self._queues, self._unacked = settings.consumed, celery_keys(settings.key_prefix).unacked
         url = settings.broker_url or "redis://127.0.0.1:6379/0"
         self._broker = connect(url, _TIMEOUT_S) if is_redis(url) else None
         self._lists = [
@@ -108,7 +109,7 @@ class Reconciler:
         held: Set[str] = set()
         with self._broker.pipeline(transaction=False) as pipe:
             pipe.lrange(name, -_HEAD, -1)
-            pipe.hvals("unacked")
+            pipe.hvals(self._unacked)
             waiting, unacked = pipe.execute()
         held.update(_job_id(json.loads(text)) for text in waiting)
         held.update(_job_id(json.loads(text)[0]) for text in unacked)

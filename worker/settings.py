@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Literal, Tuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from worker.errors import SettingsError
+from worker.keys import DEFAULT_PREFIX
 from worker.servers import REDIS, celery_server, is_redis
 
 PREFIX = "POSE_"
@@ -48,7 +49,10 @@ class Settings(BaseModel):
         "Empty: the result backend's Redis",
     )
     key_prefix: str = Field(
-        "pose", pattern=r"^[A-Za-z0-9_.-]+$", description="Begins every Redis key that is not Celery's own"
+        DEFAULT_PREFIX,
+        pattern=_NAME,
+        description="Begins every Redis key that is not Celery's own; another than `pose` begins those, too, but the "
+        "queues', so that several deployments, each with its own prefix and queues, share a server",
     )
     queue: str = Field("pose", pattern=_NAME, description="The queue that clients send to, and workers consume")
     queues: Tuple[str, ...] = Field(

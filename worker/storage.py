@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Optional, Protocol, Tuple
@@ -20,6 +22,9 @@ from worker.servers import connect, is_redis
 _TIMEOUT_S = 10.0
 #: In a result, an overlay in the result backend's own Redis: it holds no host and no password.
 _REDIS_URL = "redis:///"
+#: Ends the name of a file that is being written, and seconds after which nobody writes it any more.
+_PART = ".part"
+_ABANDONED_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class FileStore:
     def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
         """See :class:`Store`."""
         target = self._folder / checked_key(key)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        # Two that do one job at once, on two hosts, may have the same process id.
+        part = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_PART}")
         stored = stored_object(target.absolute().as_uri(), data, media_type, ttl_s)
         with _outages(f"the overlay store {self._folder}"):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,10 +129,18 @@ class FileStore:
         removed = 0
         with _outages(f"the overlay store {self._folder}"):
             for path in self._folder.rglob("*"):
-                if path.is_file() and path.stat().st_mtime < time.time():
-                    path.unlink(missing_ok=True)
-                    removed += 1
+                with suppress(FileNotFoundError):  # another sweeper was faster
+                    removed += self._sweep_one(path)
         return removed
+
+    def _sweep_one(self, path: Path) -> bool:
+        # What is being written has this moment as its time; it stays unless whoever wrote it was killed long ago.
+        spare_s = _ABANDONED_S if path.name.endswith(_PART) else 0.0
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_mtime + spare_s >= time.time():
+            return False
+        path.unlink()
+        return True
 
 
 def open_store(url: str, prefix: str = "") -> Store:

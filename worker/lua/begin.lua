@@ -6,6 +6,8 @@ local state = get('state')
 if not state then -- from a client that keeps no record
   redis.call('HSET', job, 'digest', digest, 'message', message, 'list', list, 'tries', 0, 'attempts', 0,
     'submitted', seconds(now()))
+elseif get('digest') ~= digest then -- not this job, whatever it calls itself
+  return {'other', get('attempts'), '0'}
 elseif ENDED[state] or state == 'dead' then
   return {state, get('attempts'), '0'}
 elseif state == 'running' then
