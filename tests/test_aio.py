@@ -106,6 +106,34 @@ def test_as_completed_cancel_and_state(broker: str) -> None:
             assert isinstance(outcomes[first.id], Result)
             assert isinstance(outcomes[second.id], JobCancelled)
             assert await first.overlay(5) is None
+            assert await first.maps(5) is None
+
+    asyncio.run(run())
+
+
+def test_a_job_is_found_again_by_its_id_and_forgotten(broker: str) -> None:
+    async def run() -> None:
+        async with _client(broker) as client:
+            submitted = await client.submit("a.jpg")
+            _end(client, submitted.id)
+            found = client.job(submitted.id)
+            assert (await found.result(5)).job_id == submitted.id
+            await client.discard(found.id, await found.result(5))
+            with pytest.raises(TimeoutError, match=f"^Job {found.id} has not ended"):
+                await found.result(0.05)
+
+    asyncio.run(run())
+
+
+def test_silence_is_a_timeout(broker: str) -> None:
+    async def run() -> None:
+        async with _client(broker) as client:
+            with pytest.raises(TimeoutError, match="None of 2 jobs"):
+                await client.map(["a.jpg", "b.jpg"], timeout=0.1).__anext__()
+            with pytest.raises(TimeoutError, match="None of 1 jobs"):
+                await client.as_completed([client.job("nobody")], timeout=0.1).__anext__()
+            await asyncio.sleep(0)
+            assert client._waiting == {}
 
     asyncio.run(run())
 

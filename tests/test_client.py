@@ -69,6 +69,17 @@ def test_a_job_of_ones_own_id_is_sent_once(client: PoseClient, redis_client: red
         client.submit("b.jpg", job_id=job_id, target_height=240)
 
 
+def test_a_job_is_found_again_by_its_id(client: PoseClient, broker: str) -> None:
+    submitted = client.submit("a.jpg")
+    with PoseClient(broker) as elsewhere:
+        found = elsewhere.job(submitted.id)
+        with pytest.raises(TimeoutError, match=f"^Job {submitted.id} has not ended"):
+            found.result(0.05)
+        _answer(client, submitted.id, people=2)
+        assert len(found.result(5).people) == 2
+        assert found.state == "SUCCESS"
+
+
 def test_what_is_sent(client: PoseClient, redis_client: redis.Redis, queue: str) -> None:
     client.submit("/a.jpg", priority=3, expires=60, webhook="https://example.org/done", max_people=2)
     (message,) = _messages(redis_client, f"{queue}\x06\x163")

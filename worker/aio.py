@@ -19,7 +19,7 @@ from worker.client import IN_FLIGHT, PoseClient
 from worker.contract import Result
 from worker.errors import InvalidRequest
 from worker.finding import EXTENSIONS
-from worker.jobs import JobHandle, Outcome
+from worker.jobs import JobHandle, Outcome, none_ended, not_ended
 
 Answer = TypeVar("Answer")
 #: Seconds between two looks at the results: doubled while none ends, up to the second.
@@ -45,9 +45,7 @@ class AsyncJob:
         try:
             outcome = await asyncio.wait_for(self._client.outcome(self.id), timeout)
         except asyncio.TimeoutError:
-            raise TimeoutError(
-                f"Job {self.id} for {self.image!r} has not ended within {timeout:g} s; is a worker running?"
-            ) from None
+            raise TimeoutError(not_ended(self, timeout)) from None
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -56,6 +54,11 @@ class AsyncJob:
         """The rendered picture as encoded bytes; None if none was asked for."""
         overlay = (await self.result(timeout)).overlay
         return None if overlay is None else await self._client.fetch(overlay.url)
+
+    async def maps(self, timeout: Optional[float] = None) -> Optional[bytes]:
+        """The net's maps as the bytes of a NumPy archive; None if they were not asked for."""
+        maps = (await self.result(timeout)).maps
+        return None if maps is None else await self._client.fetch(maps.url)
 
     async def cancel(self) -> bool:
         """Have the job not done; see :meth:`worker.client.PoseClient.cancel`."""
@@ -104,22 +107,35 @@ class AsyncPoseClient:
         submit = functools.partial(self.sync.submit_directory, folder, extensions=extensions, **arguments)
         return [AsyncJob(self, handle) for handle in await _in_thread(submit)]
 
-    async def as_completed(self, jobs: Iterable[AsyncJob]) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
-        """Give each of `jobs` with its outcome as it ends; an exception is given, not raised."""
+    def job(self, job_id: str) -> AsyncJob:
+        """A job that was submitted before, by this process or another; that it exists is not asked."""
+        return AsyncJob(self, self.sync.job(job_id))
+
+    async def discard(self, job_id: str, result: Optional[Result] = None) -> None:
+        """Delete what is stored of a job that has ended; see :meth:`worker.client.PoseClient.discard`."""
+        await _in_thread(self.sync.discard, job_id, result)
+
+    async def as_completed(
+        self, jobs: Iterable[AsyncJob], *, timeout: Optional[float] = None
+    ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
+        """Give each of `jobs` with its outcome as it ends, an exception too; see :meth:`map`."""
         waiting = {asyncio.ensure_future(self.outcome(job.id)): job for job in jobs}
         try:
             while waiting:
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for future in done:
+                for future in await _ended(waiting, timeout):
                     yield waiting.pop(future), future.result()
         finally:
             for future in waiting:
                 future.cancel()
 
     async def map(
-        self, paths: Iterable[Any], *, in_flight: int = IN_FLIGHT, **arguments: Any
+        self, paths: Iterable[Any], *, in_flight: int = IN_FLIGHT, timeout: Optional[float] = None, **arguments: Any
     ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
-        """Submit images, at most `in_flight` at a time, and give each job with its outcome as it ends."""
+        """Submit images, at most `in_flight` at a time, and give each job with its outcome as it ends.
+
+        Args:
+            timeout: seconds without any job ending after which TimeoutError is raised; None: never.
+        """
         if arguments.get("job_id") is not None:
             raise InvalidRequest("job_id: many jobs cannot have one id; submit them one by one.")
         left = iter(paths)
@@ -133,8 +149,7 @@ class AsyncPoseClient:
                         break
                 if not waiting:
                     return
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for future in done:
+                for future in await _ended(waiting, timeout):
                     yield waiting.pop(future), future.result()
         finally:
             for future in waiting:
@@ -181,6 +196,13 @@ class AsyncPoseClient:
                         future.set_result(outcome)
             pause = _POLL_S[0] if ended else min(pause * 2, _POLL_S[1])
             await asyncio.sleep(pause)
+
+
+async def _ended(waiting: Dict[Any, AsyncJob], timeout: Optional[float]) -> Iterable[Any]:
+    done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    if not done:
+        raise TimeoutError(none_ended(len(waiting), timeout))
+    return done
 
 
 async def _in_thread(call: Callable[..., Answer], *arguments: Any) -> Answer:

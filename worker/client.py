@@ -26,7 +26,7 @@ from worker.client_app import broker_errors, client_app
 from worker.contract import TASK, Result
 from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
 from worker.finding import EXTENSIONS, find_images
-from worker.jobs import Deadline, JobHandle, NewJob, Outcome, new_job, result_of
+from worker.jobs import Deadline, JobHandle, NewJob, Outcome, new_job, none_ended, not_ended, result_of
 from worker.keys import DEFAULT_PREFIX
 from worker.ledger import Ledger, ResultKey
 from worker.outbox import Outbox
@@ -179,6 +179,10 @@ class PoseClient:
         while left:
             yield from waiting.next(self, left)
 
+    def job(self, job_id: str) -> JobHandle:
+        """A job that was submitted before, by this process or another; that it exists is not asked."""
+        return JobHandle(self, job_id)
+
     def cancel(self, job_id: str) -> bool:
         """Have a job not done, or its result not kept if it is in work; False if it has ended already.
 
@@ -211,9 +215,7 @@ class PoseClient:
             try:
                 outcome = stored.get(timeout, propagate=False)
             except celery.exceptions.TimeoutError as exc:
-                raise TimeoutError(
-                    f"Job {job.id} for {job.image!r} has not ended within {timeout:g} s; is a worker running?"
-                ) from exc
+                raise TimeoutError(not_ended(job, timeout)) from exc
         return result_of(job.id, stored.state, outcome)
 
     def _send(self, new: NewJob) -> None:
@@ -295,7 +297,7 @@ class _Waiting:
         if ended:
             self._last, self._pause = time.monotonic(), _POLL_S[0]
         elif self._timeout is not None and time.monotonic() - self._last > self._timeout:
-            raise TimeoutError(f"None of {len(jobs)} jobs has ended within {self._timeout:g} s; is a worker running?")
+            raise TimeoutError(none_ended(len(jobs), self._timeout))
         else:
             time.sleep(self._pause)
             self._pause = min(self._pause * 2, _POLL_S[1])

@@ -103,10 +103,21 @@ def result_of(job_id: str, state: str, stored: Any) -> Result:
     )
 
 
-class JobHandle:
-    """One submitted job: its id, its state, its result."""
+def not_ended(job: Any, timeout: Optional[float]) -> str:
+    """What to say of a `job` that was waited for in vain."""
+    image = f" for {job.image!r}" if job.image else ""
+    return f"Job {job.id}{image} has not ended within {timeout:g} s; is a worker running?"
 
-    def __init__(self, client: PoseClient, job_id: str, image: str) -> None:
+
+def none_ended(count: int, timeout: Optional[float]) -> str:
+    """What to say of `count` jobs none of which ended for `timeout` seconds."""
+    return f"None of {count} jobs has ended within {timeout:g} s; is a worker running?"
+
+
+class JobHandle:
+    """One submitted job: its id, its state, its result; and its image, unless only its id is known."""
+
+    def __init__(self, client: PoseClient, job_id: str, image: str = "") -> None:
         self._client = client
         self.id = job_id
         self.image = image
@@ -155,4 +166,4 @@ class JobHandle:
         return self._client.cancel(self.id)
 
 
-__all__ = ["Deadline", "JobHandle", "NewJob", "Outcome", "new_job", "result_of"]
+__all__ = ["Deadline", "JobHandle", "NewJob", "Outcome", "new_job", "none_ended", "not_ended", "result_of"]
