@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -88,6 +90,18 @@ def start_worker(thin_net: Path, heartbeats: Path) -> Iterator[Callable[..., sub
     for child in children:
         stop_child(child, grace_s=5)
         child.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def client_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what pip installs of this project for those who submit jobs."""
+    folder = tmp_path_factory.mktemp("package")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, f"--wheel-dir={folder}", str(ROOT)], check=True, timeout=100)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "installed")
+    return folder / "installed"
 
 
 @pytest.fixture

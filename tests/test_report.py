@@ -18,7 +18,11 @@ from worker.outputs import Done
 from worker.report import Report
 
 WIDTH, HEIGHT = 640, 480
+#: Undecodable bytes, a line end and a mark that turns the direction of writing, as file names may have them.
+ODD = "a\udcff\n\u202egpj.exe"
 HOSTILE = '"><script>document.title="broken in"</script><img src=http://127.0.0.1:1/x>&.jpg'
+#: How it is shown.
+SHOWN = "a\\udcff\\n\\u202egpj.exe"
 
 
 def _result(people: int, total_ms: float = 100.0) -> Result:
@@ -54,7 +58,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report.add(_done("alone", 1, 90, _picture(200)))
     report.add(_done("pair", 2, 250, _picture(90, ".png")))
     report.add(_done("nobody", 0, 80, _picture(120)))
-    report.add(_done("unpainted", 1, 70))
+    report.add(_done(ODD, 1, 70))
     report.add(Done("/data/broken.jpg", "broken", ImageUndecodable("/data/broken.jpg is empty.")))
     report.add(Done(HOSTILE, HOSTILE, ImageUndecodable(f"{HOSTILE} is no image \udcff.")))
     assert not path.exists()
@@ -93,17 +97,18 @@ def test_it_opens_from_disk_and_asks_for_nothing(shown: Page, page: Path) -> Non
 
 def test_a_hostile_name_is_a_name(shown: Page) -> None:
     assert HOSTILE in _visible(shown)
+    assert SHOWN in _visible(shown)
     assert shown.evaluate("document.querySelectorAll('main script').length") == 0
 
 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("1", ["alone", "unpainted"]),
+        ("1", ["alone", SHOWN]),
         ("2", ["pair"]),
         ("0", ["nobody"]),
         ("failed", ["broken", HOSTILE]),
-        ("all", ["alone", "pair", "nobody", "unpainted", "broken", HOSTILE]),
+        ("all", ["alone", "pair", "nobody", SHOWN, "broken", HOSTILE]),
     ],
 )
 def test_filters(shown: Page, kind: str, names: Any) -> None:
@@ -114,7 +119,7 @@ def test_filters(shown: Page, kind: str, names: Any) -> None:
 
 def test_search_and_order(shown: Page) -> None:
     shown.evaluate("find.value = 'PAI'; find.dispatchEvent(new Event('input'))")
-    assert _visible(shown) == ["pair", "unpainted"]
+    assert _visible(shown) == ["pair"]
     shown.evaluate("find.value = 'zebra'; find.dispatchEvent(new Event('input'))")
     assert shown.evaluate("!document.getElementById('none').hidden")
     shown.evaluate("find.value = ''; find.dispatchEvent(new Event('input'))")
@@ -151,6 +156,9 @@ def test_a_picture_grows_when_it_is_clicked(shown: Page) -> None:
 @pytest.mark.parametrize("width", [1200, 390])
 def test_it_fits_screens_wide_and_narrow(shown: Page, page: Path, tmp_path: Path, width: int) -> None:
     shown.open(page.as_uri(), width=width)
+    assert shown.evaluate("document.querySelector('nav').offsetHeight") <= 100  # which stays in sight
+    frames = shown.evaluate("[...document.querySelectorAll('figure')].map(f => f.offsetHeight / f.offsetWidth)")
+    assert frames == pytest.approx([0.75] * 4, abs=0.01)  # before their pictures are loaded, too
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
     picture = tmp_path / "report.png"
     shown.screenshot(picture)

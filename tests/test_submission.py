@@ -118,8 +118,10 @@ def test_the_table_of_failures_is_aligned() -> None:
     tally = Tally()
     tally.fail("a.jpg", ImageUndecodable("is empty"))
     tally.fail("long/name.jpg", TimeoutError("no answer"))
+    tally.fail("\n\x1b.jpg", ImageUndecodable("'\udcff' is empty"))  # which could write over other lines
     assert failure_table(tally).splitlines() == [
         "image          error             why",
         "a.jpg          ImageUndecodable  is empty",
         "long/name.jpg  TimeoutError      no answer",
+        "\\n\\x1b.jpg     ImageUndecodable  '\\udcff' is empty",
     ]

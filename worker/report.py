@@ -15,6 +15,7 @@ from string import Template
 from typing import IO, Any, Dict, List, Optional, Tuple
 
 from worker.contract import Result
+from worker.finding import printable
 from worker.outputs import Done
 from worker.pose.skeleton import COCO_18
 
@@ -56,7 +57,7 @@ class Report:
         """Write the page."""
         script = _SCRIPT.read_text(encoding="utf-8")
         page = Template(_PAGE.read_text(encoding="utf-8")).substitute(
-            title=html.escape(self._title),
+            title=_text(self._title),
             sums=self._sums(),
             filters=self._filters(),
             script=script,
@@ -108,41 +109,41 @@ def _people(count: int) -> str:
 
 def _card(done: Done, result: Result) -> str:
     width, height = result.image.width, result.image.height
-    name = html.escape(done.name)
+    name = _text(done.name)
     picture = _picture(done.picture) if done.picture else ""
     image = f'<img src="{picture}" alt="{name}, with {_people(len(result.people))}" loading="lazy">' if picture else ""
     total = result.timings_ms.get("total", 0.0)
-    warnings = "".join(f'<p class="warning">{html.escape(warning)}</p>' for warning in result.warnings)
+    warnings = "".join(f'<p class="warning">{_text(warning)}</p>' for warning in result.warnings)
     return (
         f'<article data-name="{name}" data-people="{len(result.people)}" data-ms="{total:.3f}">'
-        f'<figure tabindex="0" role="button" aria-expanded="false" aria-label="Enlarge {name}">{image}'
+        f'<figure tabindex="0" role="button" aria-expanded="false" aria-label="Enlarge {name}" '
+        f'style="--shape: {width} / {height}">{image}'
         f"{_drawing(result, bare=not picture)}</figure>"
-        f'<div class="text"><h2 title="{html.escape(result.image.path)}">{name}</h2>'
+        f'<div class="text"><h2 title="{_text(result.image.path)}">{name}</h2>'
         f'<p class="facts">{_people(len(result.people))} · {width}×{height} · {total:.0f} ms · '
-        f"{html.escape(result.model.name)} on {html.escape(result.device)}</p>{warnings}{_timings(result.timings_ms)}"
+        f"{_text(result.model.name)} on {_text(result.device)}</p>{warnings}{_timings(result.timings_ms)}"
         "</div></article>\n"
     )
 
 
 def _failure(name: str, path: str, error: Exception) -> str:
-    name = html.escape(_printable(name))
+    name = _text(name)
     return (
         f'<article class="failed" data-name="{name}"><div class="text"><h2>{name}</h2>'
-        f'<p class="facts">{html.escape(_printable(path))}</p>'
-        f"<p><strong>{type(error).__name__}</strong> {html.escape(_printable(str(error)))}</p></div></article>\n"
+        f'<p class="facts">{_text(path)}</p>'
+        f"<p><strong>{type(error).__name__}</strong> {_text(str(error))}</p></div></article>\n"
     )
 
 
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+def _text(text: str) -> str:
+    return html.escape(printable(text))
 
 
 def _timings(timings_ms: Dict[str, float]) -> str:
     stages = [(stage, ms) for stage, ms in timings_ms.items() if stage != "total"]
     longest = max([ms for _, ms in stages] + [1e-9])
     rows = "".join(
-        f'<tr><td>{html.escape(stage)}</td><td><i style="width:{100 * ms / longest:.1f}%"></i></td>'
-        f"<td>{ms:.1f} ms</td></tr>"
+        f'<tr><td>{_text(stage)}</td><td><i style="width:{100 * ms / longest:.1f}%"></i></td><td>{ms:.1f} ms</td></tr>'
         for stage, ms in stages
     )
     return f"<details><summary>Timings</summary><table>{rows}</table></details>"

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 from worker.client import IN_FLIGHT, PoseClient
 from worker.contract import Result
 from worker.errors import ImageNotFound, PoseError
-from worker.finding import Found, is_glob
+from worker.finding import Found, is_glob, printable
 from worker.jobs import JobHandle, Outcome
 from worker.outputs import Done, Output
 
@@ -125,6 +125,6 @@ class Batch:
 
 def failure_table(tally: Tally) -> str:
     """The failures as an aligned table of path, error and sentence."""
-    head = ("image", "error", "why")
-    widths = [max(len(row[i]) for row in [head, *tally.failures]) for i in range(2)]
-    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in [head, *tally.failures])
+    rows = [("image", "error", "why"), *(tuple(map(printable, failure)) for failure in tally.failures)]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)

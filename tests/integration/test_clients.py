@@ -173,17 +173,17 @@ def test_the_readme_submits_from_a_shell(client: PoseClient, broker: str, street
     ]
 
 
-def test_the_documents_python_runs(client: PoseClient, broker: str, street: Path, tmp_path: Path) -> None:
+def test_the_documents_python_runs_with_what_pip_installs(
+    client: PoseClient, broker: str, street: Path, tmp_path: Path, client_package: Path
+) -> None:
     scripts = [block for block in examples("docs/clients.md", "python") if "Client(" in block]
     assert len(scripts) == 2
-    scripts.append(
-        example("README.md", "python", "PoseClient(").replace('open("', f'open("{tmp_path}/') + "print(job)\n"
-    )
+    scripts.append(example("README.md", "python", "PoseClient(") + "print(job)\n")
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-c", _adapted(script, broker, street)],
-            cwd=ROOT,
-            env=clean_environ(),
+            cwd=tmp_path,
+            env={**clean_environ(), "PYTHONPATH": str(client_package)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -194,6 +194,7 @@ def test_the_documents_python_runs(client: PoseClient, broker: str, street: Path
         stdout, stderr = process.communicate(timeout=PATIENCE)
         assert (process.returncode, stderr) == (0, "")
         assert str(street) in stdout
+    assert (tmp_path / "street_rendered.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
 def test_a_webhook_is_called_in_the_end_and_both_receivers_can_tell(

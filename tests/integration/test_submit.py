@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.fixture
 def photographs(tmp_path: Path, samples: Path) -> Path:
-    """Two photographs that would write the same files, one in a subfolder, and a text in disguise."""
+    """Two that would write the same files, one in a subfolder whose name is no UTF-8, and a text in disguise."""
     folder = tmp_path / "in"
     (folder / "deep").mkdir(parents=True)
     shutil.copy(samples / "bus.jpg", folder / "bus.jpg")
     shutil.copy(samples / "astronaut.png", folder / "bus.png")
-    shutil.copy(samples / "zidane.jpg", folder / "deep" / "zidane.JPG")
+    shutil.copy(samples / "zidane.jpg", folder / "deep" / os.fsdecode(b"zi\xffdane.JPG"))
     (folder / "broken.jpg").write_text("not an image")
     (folder / "notes.txt").write_text("not looked at")
     return folder
@@ -67,8 +67,8 @@ def test_a_directory_with_one_bad_file(photographs: Path, tmp_path: Path) -> Non
         "bus.png_rendered.jpg",
         "bus_keypoints.json",
         "bus_rendered.jpg",
-        "deep/zidane_keypoints.json",
-        "deep/zidane_rendered.jpg",
+        "deep/zi\udcffdane_keypoints.json",
+        "deep/zi\udcffdane_rendered.jpg",
     ]
     document = json.loads((out / "bus_keypoints.json").read_text())
     assert document["version"] == 1.3
@@ -100,7 +100,7 @@ def test_a_killed_command_leaves_no_process_and_no_folder(
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     process = _start("--local", "--out", tmp_path / "out", photographs, TMPDIR=str(temporary))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while len(_family(process)) < 3 and time.monotonic() < deadline:  # Redis, the worker, its child
         time.sleep(0.05)
     family = _family(process)
