@@ -9,9 +9,15 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import click
 
-from worker.attempt import ledger
 from worker.errors import InvalidRequest
-from worker.ledger import Message
+from worker.ledger import Ledger, Message
+
+
+def _ledger() -> Ledger:
+    """The configured one; imported here, as the other commands are to start without Celery."""
+    from worker.attempt import ledger
+
+    return ledger()
 
 
 @click.group()
@@ -23,7 +29,7 @@ def dead() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def list_(as_json: bool) -> None:
     """List them, the oldest first."""
-    rows = [_row(job_id, died) for job_id, died in ledger().dead()]
+    rows = [_row(job_id, died) for job_id, died in _ledger().dead()]
     for row in rows:
         click.echo(json.dumps(row) if as_json else "{died}  {job_id}  {attempts:>3}  {image}  {last}".format(**row))
     if not as_json:
@@ -35,7 +41,7 @@ def list_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(job_id: str, as_json: bool) -> None:
     """Show everything that is known of a job, dead or not: when, where and how each attempt ended."""
-    record = ledger().show(job_id)
+    record = _ledger().show(job_id)
     if not record:
         raise InvalidRequest(f"There is no record of job {job_id}; it may have expired.")
     history = list(_history(record))
@@ -65,7 +71,7 @@ def requeue(job_ids: Tuple[str, ...], all_: bool) -> None:
 
     chosen = _chosen(job_ids, all_)
     for job_id in chosen:
-        message = ledger().requeue(job_id)
+        message = _ledger().requeue(job_id)
         if message is None:
             raise InvalidRequest(f"Job {job_id} is no dead letter; see: python -m worker dead list")
         outbox().reopen(job_id)
@@ -78,7 +84,7 @@ def requeue(job_ids: Tuple[str, ...], all_: bool) -> None:
 @click.option("--all", "all_", is_flag=True, help="All of them.")
 def purge(job_ids: Tuple[str, ...], all_: bool) -> None:
     """Remove dead letters and their history for good."""
-    removed = sum(ledger().purge(job_id) for job_id in _chosen(job_ids, all_))
+    removed = sum(_ledger().purge(job_id) for job_id in _chosen(job_ids, all_))
     click.echo(f"{removed} removed")
     if removed < len(job_ids):
         click.echo(f"{len(job_ids) - removed} were no dead letters", err=True)
@@ -88,11 +94,11 @@ def purge(job_ids: Tuple[str, ...], all_: bool) -> None:
 def _chosen(job_ids: Tuple[str, ...], all_: bool) -> List[str]:
     if bool(job_ids) == all_:
         raise click.UsageError("Name the jobs, or say --all.")
-    return [job_id for job_id, _ in ledger().dead()] if all_ else list(job_ids)
+    return [job_id for job_id, _ in _ledger().dead()] if all_ else list(job_ids)
 
 
 def _row(job_id: str, died: float) -> Dict[str, Any]:
-    record = ledger().show(job_id)
+    record = _ledger().show(job_id)
     history = list(_history(record))
     message = Message.loads(record["message"]) if "message" in record else Message("")
     return {
