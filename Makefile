@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options clean
+.PHONY: demo test caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options bench-precision clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -63,12 +63,12 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m models.samples $(SAMPLES)
 	$(BIN)/python -m benchmarks.pipeline
 
-# Beside other runtimes, in an environment of their own; and beside Caffe2 where `make caffe2-test` has built it.
 bench-fleet: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m models.samples $(SAMPLES)
 	$(BIN)/python -m benchmarks.fleet
 
+# Beside other runtimes, in an environment of their own; and beside Caffe2 where `make caffe2-test` has built it.
 bench-engine: $(VENV)/.dev .venv-bench/.ready
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m benchmarks.engine
@@ -87,6 +87,10 @@ bench-decoder: $(VENV)/.dev
 bench-options: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m benchmarks.options --write docs
+
+bench-precision: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m benchmarks.precision --write docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,41 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
         LabelledImages(tmp_path / "x.json", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("area", None, "area of an entry: field required"),  # OKS is nothing without it
+        ("keypoints", ["x"] * 51, "keypoints.0 of an entry"),
+        ("keypoints", [1, 2, 2], "keypoints of an entry: list should have at least 51 items"),
+        ("image_id", "a", "image_id of an entry"),
+    ],
+)
+def test_a_person_labelled_wrongly_is_told(photographs: Path, field: str, value: Any, words: str) -> None:
+    file = photographs.parent / "annotations.json"
+    document = json.loads(file.read_text())
+    if value is None:
+        del document["annotations"][1][field]
+    else:
+        document["annotations"][1][field] = value
+    file.write_text(json.dumps(document))
+    with pytest.raises(InvalidRequest, match=f"is not a COCO keypoint annotation file .{re.escape(words)}"):
+        LabelledImages(file, photographs)
+
+
+def test_what_labelling_tools_leave_out_is_filled_in(photographs: Path) -> None:
+    """Numbers from 0, ids as text, no counts, no categories, another category, boxes without keypoints between."""
+    file = photographs.parent / "annotations.json"
+    document = json.loads(file.read_text())
+    del document["categories"]
+    for number, person in enumerate(document["annotations"]):
+        del person["iscrowd"], person["num_keypoints"]
+        person.update(id=number, image_id=str(person["image_id"]), category_id=7)
+    document["annotations"].insert(1, {"id": 3, "image_id": 10, "category_id": 2, "bbox": [0, 0, 5, 5]})
+    file.write_text(json.dumps(document))
+    perfect = [_result(10, _person(100), 0.9), _result(10, _person(300), 0.8), _result(11, _person(200), 0.7)]
+    assert LabelledImages(file, photographs).score(perfect)["AP"] == 1
+
+
 def test_a_folder_without_the_images_is_refused(photographs: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="holds none of the 3 images"):
         LabelledImages(tmp_path / "annotations.json", tmp_path)
@@ -183,6 +219,24 @@ def test_a_deployed_worker_s_engine_is_not_chosen_here(photographs: Path, monkey
     assert "add --local or --in-process" in ended.stderr
 
 
+def test_a_results_file_that_cannot_be_written_is_told_before_anything_is_started(photographs: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"results file \S+ cannot be written \(.+\); choose another"):
+        _evaluate(photographs, "--in-process", "--engine", "torch", "--out", photographs / "a.jpg" / "results.json")
+
+
+def test_a_precision_that_the_cpu_lacks_is_emulated(
+    photographs: Path, thin_net: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a GPU will find is measured before there is one, and is not fp32 under another name."""
+    from worker.engine import torch_packed
+
+    monkeypatch.setattr(torch_packed, "_runs", lambda dtype: False)
+    ended = _evaluate(photographs, "--in-process", "--precision", "bf16", "--target-height", "64", "--json")
+    assert ended.exit_code == 0
+    assert json.loads(ended.stdout)["images"] == 2
+    assert caplog.messages[0].startswith("This CPU has no instructions for bf16, which is emulated")
+
+
 def test_wrong_options_are_told_before_anything_is_started(photographs: Path) -> None:
     with pytest.raises(InvalidRequest, match="target_height"):
         _evaluate(photographs, "--in-process", "--target-height", "9")
@@ -196,9 +250,9 @@ def test_a_preset_stands_for_options_that_the_contract_allows(name: str) -> None
 
 
 def test_what_is_given_beside_a_preset_wins() -> None:
-    options = parse_job("a.jpg", {"preset": "accurate", "flip": False, "max_people": 3}).options
+    options = parse_job("a.jpg", {"preset": "accurate", "merge": "max", "max_people": 3}).options
     chosen = to_estimate_options(options)
-    assert chosen.flip is False
+    assert chosen.merge == "max"
     assert chosen.max_people == 3
     assert chosen.scales == PRESETS["accurate"]["scales"]
 

@@ -28,11 +28,12 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:-]{0,199}")
 
 Keypoint = Optional[Tuple[float, float, float]]
 
-#: What the presets stand for; docs/accuracy.md has their accuracy and time.
+#: What the presets stand for; docs/accuracy.md has their accuracy and time. `balanced` is the height that the nets were
+#: trained for; `accurate` looks at the scales that their authors test with (Cao et al., CVPR 2017).
 PRESETS: Dict[str, Dict[str, Any]] = {
     "fast": {"target_height": 240},
     "balanced": {"target_height": 368},
-    "accurate": {"target_height": 368, "scales": (1.0, 1.5), "flip": True},
+    "accurate": {"target_height": 368, "scales": (0.5, 1.0, 1.5, 2.0)},
 }
 
 

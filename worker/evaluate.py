@@ -14,7 +14,7 @@ import click
 from tqdm import tqdm
 
 from worker.contract import PRESETS, parse_job
-from worker.errors import PoseError
+from worker.errors import InvalidRequest, PoseError
 from worker.processes import interruptible
 
 #: The stages that are told, in their order.
@@ -93,15 +93,28 @@ def evaluate(
         options["model"] = net
     parse_job("images", options)
     labelled = LabelledImages(annotations, images, limit)
+    _write(out, None)  # before minutes are spent: whether it can be written
     told = {"POSE_MODEL": net, "POSE_ENGINE": engine, "POSE_PRECISION": precision}
     tally = _measured(labelled, options, {k: v for k, v in told.items() if v}, (in_process, local), timeout)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(tally.results), encoding="utf-8")
+    _write(out, tally.results)
     report = _report(labelled.score(tally.results), tally)
     click.echo(json.dumps(report) if as_json else _table(report, labelled.missing, out))
     for path, exc in tally.failures:
         click.echo(f"{path}: {type(exc).__name__}: {exc}", err=True)
     sys.exit(1 if tally.failures else 0)
+
+
+def _write(out: Path, results: Optional[List[Dict[str, Any]]]) -> None:
+    """Write the COCO results file; None: only look whether that is possible."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a" if results is None else "w", encoding="utf-8") as file:
+            if results is not None:
+                json.dump(results, file)
+    except OSError as exc:
+        raise InvalidRequest(
+            f"The results file {out} cannot be written ({exc.strerror}); choose another with --out."
+        ) from exc
 
 
 @dataclass

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
 from worker.errors import InvalidRequest
 
 #: Names of the figures, and where pycocotools' summary has them.
 METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 3, "APl": 4, "AR": 5}
+#: COCO's category of people.
+PERSON = 1
 
 
 class LabelledImages:
@@ -39,7 +42,7 @@ class LabelledImages:
         self._truth.dataset = _read(annotations)
         with contextlib.redirect_stdout(io.StringIO()):
             self._truth.createIndex()
-        listed = {int(image["id"]): folder / image["file_name"] for image in self._truth.dataset["images"]}
+        listed = {image["id"]: folder / image["file_name"] for image in self._truth.dataset["images"]}
         there = {number: path for number, path in listed.items() if path.is_file()}
         self.paths: Dict[int, Path] = dict(list(there.items())[:limit])
         self.missing = len(listed) - len(there)
@@ -68,15 +71,44 @@ def _figure(value: np.floating) -> Any:
     return None if value < 0 else round(float(value), 4)
 
 
+class _Image(BaseModel):
+    id: int
+    file_name: str = Field(min_length=1)
+
+
+class _Labelled(BaseModel):
+    """A person; what a tool has left out is filled in where it follows from the rest."""
+
+    image_id: int
+    keypoints: List[float] = Field(min_length=51, max_length=51)
+    area: float = Field(ge=0)
+    bbox: List[float] = Field(min_length=4, max_length=4)
+    iscrowd: int = 0
+    num_keypoints: Optional[int] = None
+
+
 def _read(path: Path) -> Dict[str, Any]:
+    """The file as pycocotools wants it; annotations that are not of keypoints are left out."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        people: List[Dict[str, Any]] = [a for a in document["annotations"] if len(a["keypoints"]) == 51]
-        if not people or not all("file_name" in image and "id" in image for image in document["images"]):
+        images = [_Image.model_validate(image) for image in document["images"]]
+        given = [_Labelled.model_validate(entry) for entry in document["annotations"] if "keypoints" in entry]
+        if not given or not images:
             raise ValueError("no people with 17 keypoints")
-        document.setdefault("info", {})
+    except ValidationError as exc:
+        fault = exc.errors(include_url=False)[0]
+        raise InvalidRequest(
+            f"{path} is not a COCO keypoint annotation file ({'.'.join(map(str, fault['loc']))} of an entry: "
+            f"{fault['msg'].lower()}); give one such as person_keypoints_val2017.json."
+        ) from exc
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise InvalidRequest(
             f"{path} is not a COCO keypoint annotation file ({exc}); give one such as person_keypoints_val2017.json."
         ) from exc
-    return dict(document)
+    people = []
+    for number, entry in enumerate(given, 1):  # pycocotools takes the id 0 for nobody
+        seen = sum(visible > 0 for visible in entry.keypoints[2::3])
+        counted = seen if entry.num_keypoints is None else entry.num_keypoints
+        people.append({**entry.model_dump(), "id": number, "category_id": PERSON, "num_keypoints": counted})
+    categories = [{"id": PERSON, "name": "person"}]
+    return {"info": {}, "images": [i.model_dump() for i in images], "annotations": people, "categories": categories}

@@ -13,9 +13,11 @@ from worker.client import PoseClient
 from worker.contract import Result
 from worker.processes import stop_child
 
-pytestmark = pytest.mark.queue
+pytestmark = [pytest.mark.queue, pytest.mark.timeout(400)]
 
 PHOTOGRAPHS = ("bus.jpg", "zidane.jpg")
+#: Longest wait for a result, in seconds: on a fresh checkout the decoder's loops are compiled before the first.
+PATIENCE_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def results(broker: str, samples: Path, start_worker: Callable[..., subprocess.P
         worker = start_worker("cpu0", POSE_BROKER_URL=broker, POSE_IMAGE_ROOTS=samples, POSE_ENGINE=engine)
         with PoseClient(broker) as client:
             jobs = {name: client.submit(samples / name) for name in PHOTOGRAPHS}
-            found[engine] = {name: job.result(90) for name, job in jobs.items()}
+            found[engine] = {name: job.result(PATIENCE_S) for name, job in jobs.items()}
             assert all(job.overlay() for job in jobs.values())
         assert stop_child(worker, grace_s=20) == 0
     return found

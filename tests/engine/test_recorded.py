@@ -40,7 +40,7 @@ def test_the_cmu_net(cmu_net: Path) -> None:
 @pytest.mark.skipif(torch.__version__.startswith("1."), reason="this torch has no such convolutions on a CPU")
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_lower_precision_of_the_default_net(thin_net: Path, precision: torch.dtype) -> None:
-    """Its cost in accuracy, as docs/models.md states it."""
+    """Signals survive it; docs/models.md states what it costs on photographs."""
     manifest = read_manifest(thin_net)
     module = build_graph(optimise(read_pair(manifest))).to(precision)
     with np.load(GOLDEN) as golden, torch.inference_mode():

@@ -20,6 +20,7 @@ def load(
     threads: Optional[int] = None,
     blobs_to_keep: Sequence[str] = (),
     compile: str = "off",
+    emulate: bool = False,
 ) -> Net:
     """Load the net in `model_dir`.
 
@@ -31,6 +32,8 @@ def load(
         blobs_to_keep: blobs beside heatmaps and PAFs that ``run_blobs`` gives (torch and caffe2); every other blob is
             released, or its memory used again, after its last use.
         compile: how torch may make the net faster for sizes that come again: ``off``, ``graph`` or ``inductor``.
+        emulate: whether torch, on a CPU without instructions for `precision`, computes slowly what they would give;
+            else such a CPU runs in fp32.
 
     Raises:
         ModelError: a file is missing or corrupt, or the net uses something that is not supported.
@@ -48,6 +51,7 @@ def load(
             threads=threads,
             blobs_to_keep=blobs_to_keep,
             compile=compile,
+            emulate=emulate,
         )
     if engine == "null":
         from worker.engine.null_engine import NullNet

@@ -20,6 +20,7 @@ from worker.engine.shapes import check_shapes
 from worker.engine.torch_compiled import MODES, CudaGraphs, Inductor, Plain
 from worker.engine.torch_graph import build_graph
 from worker.engine.torch_packed import PackedModules, can_pack
+from worker.engine.torch_rounded import rounded_module
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class TorchNet:
             their last use.
         compile: ``off``, ``graph`` or ``inductor``; see :mod:`worker.engine.torch_compiled`; CUDA graphs mean
             nothing on a CPU.
+        emulate: whether a CPU that has no instructions for `precision` computes what one that has them would, which
+            takes longer than fp32; else it runs in fp32.
 
     Raises:
         ModelError: the net's files are corrupt, or it uses something that is not supported.
@@ -56,14 +59,16 @@ class TorchNet:
         threads: Optional[int] = None,
         blobs_to_keep: Sequence[str] = (),
         compile: str = "off",
+        emulate: bool = False,
     ) -> None:
         if precision not in _DTYPES:
             raise ModelError(f"There is no precision {precision!r}; there are {', '.join(_DTYPES)}.")
-        if device == "cpu" and precision != "fp32" and not can_pack(_DTYPES[precision]):
-            logger.warning("This CPU has no instructions for %s; %s runs in fp32.", precision, manifest.name)
-            precision = "fp32"
+        lacking = device == "cpu" and precision != "fp32" and not can_pack(_DTYPES[precision])
+        emulated = lacking and emulate
+        if lacking:
+            precision = self._without_instructions(manifest.name, precision, emulated)
         self.manifest, self.device, self.precision = manifest, device, precision
-        self._dtype = _DTYPES[precision]
+        self._dtype = torch.float32 if emulated else _DTYPES[precision]
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32; who wants less asks for it
         net = read_pair(manifest, blobs_to_keep)
@@ -72,6 +77,8 @@ class TorchNet:
         shapes = check_shapes(net, side, side)
         net = optimise(net)
         module: Any = build_graph(net).to(device=device, dtype=self._dtype)
+        if emulated:
+            module = rounded_module(module, _DTYPES[precision])
         if device == "cpu":
             _keep_freed_memory()
         self._modules: Any = _modules(module, net, self._dtype, device, compile)
@@ -123,6 +130,19 @@ class TorchNet:
         self._modules = None
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+    @staticmethod
+    def _without_instructions(name: str, precision: str, emulated: bool) -> str:
+        """The precision that a CPU without instructions for `precision` runs the net `name` in; it is told of."""
+        if emulated:
+            logger.warning(
+                "This CPU has no instructions for %s, which is emulated for %s: figures are right, times too long.",
+                precision,
+                name,
+            )
+            return precision
+        logger.warning("This CPU has no instructions for %s; %s runs in fp32.", precision, name)
+        return "fp32"
 
     def _normalised(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
         pieces = [_tensor(piece).to(self.device) for piece in frames]
