@@ -38,6 +38,8 @@ task_soft_time_limit = _s.soft_time_limit_s
 task_time_limit = _s.hard_time_limit_s
 
 worker_pool = "prefork"
+#: Ours looks at each message first; Celery's own ends on some.
+worker_consumer = "worker.consumer:Consumer"
 #: A worker holds only what it works on; what waits stays on the queue, where other workers find it.
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True

@@ -12,6 +12,7 @@ from worker.dead import dead
 from worker.errors import PoseError, SettingsError
 from worker.evaluate import evaluate
 from worker.logs import last_words
+from worker.refused import refused
 from worker.settings import settings
 from worker.submit import submit
 
@@ -83,6 +84,7 @@ def status(watch: bool) -> None:
 
 main.add_command(dead)
 main.add_command(evaluate)
+main.add_command(refused)
 
 
 main.add_command(submit)

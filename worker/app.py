@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import logging
 import multiprocessing
 import os
 import select
@@ -26,6 +24,7 @@ from worker.announce import Announce
 from worker.attempt import Holding, ledger, new_ledger
 from worker.contract import TASK
 from worker.errors import PoseError, SettingsError
+from worker.intake import forbid_compression
 from worker.ledger import Message
 from worker.outcome import Outcome
 from worker.processes import die_with_parent
@@ -35,12 +34,15 @@ from worker.settings import settings
 from worker.setup import wrong
 from worker.station import Station
 from worker.sweeper import Sweep
+from worker.transport import guard
 from worker.watch import Watch
 
 logger = get_logger(__name__)
 
 app = Celery("worker")
 app.config_from_object("celeryconfig")
+guard()
+forbid_compression()
 
 #: A slot's word that it is ready is a line of this; another line is why it is not. Made before the fork.
 _READY = "ready"
@@ -310,21 +312,3 @@ def slot_ends(**_: Any) -> None:
 def job_revoked(**_: Any) -> None:
     """In the parent: a job was taken from the queue in order not to be done."""
     station().board.revoke()
-
-
-class _NamePoison(logging.Filter):
-    """Has the log say what was on the queue when the transport met a message that is not JSON."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        exc = record.exc_info[1] if record.exc_info else None
-        if isinstance(exc, json.JSONDecodeError):
-            record.msg, record.args = (
-                "✗ A message that is not JSON was taken from the queue, and is lost: %.200r",
-                (exc.doc,),
-            )
-            record.exc_info = None
-        return True
-
-
-logging.getLogger("celery.worker.worker").addFilter(_NamePoison())
-logging.getLogger("celery.worker").addFilter(_NamePoison())

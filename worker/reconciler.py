@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from typing import Any, Callable, Dict, List, Sequence, Set
+from typing import Callable, List, Sequence, Set
 
 import redis
 
@@ -111,11 +111,15 @@ class Reconciler:
             pipe.lrange(name, -_HEAD, -1)
             pipe.hvals(self._unacked)
             waiting, unacked = pipe.execute()
-        held.update(_job_id(json.loads(text)) for text in waiting)
-        held.update(_job_id(json.loads(text)[0]) for text in unacked)
+        held.update(map(_job_id, waiting))
+        held.update(map(_job_id, unacked))
         return [job_id for job_id in suspects if job_id not in held]
 
 
-def _job_id(message: Any) -> str:
-    headers: Dict[str, Any] = message.get("headers") or {}
-    return str(headers.get("id", ""))
+def _job_id(text: bytes) -> str:
+    """The id in a message as Redis holds it: alone in a queue, in a list while it is in work; "" if it is none."""
+    try:
+        message = json.loads(text)
+        return str((message[0] if isinstance(message, list) else message)["headers"]["id"])
+    except (ValueError, LookupError, TypeError, RecursionError):  # strangers can write to queues
+        return ""

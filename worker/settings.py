@@ -128,6 +128,9 @@ class Settings(BaseModel):
         description="Folders whose images may be read, separated by `:`; symbolic links are resolved first. And URLs "
         "below which images may be read: `s3://bucket/prefix`, `https://host/path`",
     )
+    max_message_bytes: int = Field(
+        1 << 18, ge=1 << 12, description="Largest message, in bytes; a larger one is refused"
+    )
     max_bytes: int = Field(64 << 20, ge=1, description="Largest image file, in bytes")
     max_pixels: int = Field(64_000_000, ge=1, description="Largest image, in pixels")
     max_aspect: float = Field(100.0, ge=1, description="Longest side divided by the shortest")

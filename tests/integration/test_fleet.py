@@ -237,7 +237,9 @@ def test_a_message_that_is_not_json_is_named_in_the_log_and_survived(
     fleet.await_ready()
     redis_client.lpush(queue, b"this is not JSON")
     assert client.submit(image, overlay=False).result(60).people == []
-    assert "A message that is not JSON was taken from the queue, and is lost: 'this is not JSON'" in fleet.text()
+    assert "was refused: it is not JSON" in fleet.text()
+    assert "is started again" not in fleet.text()
+    assert "it is not JSON" in fleet.command("refused", "list").stdout
 
 
 def test_check_and_status_tell_of_the_net_and_of_the_slots(start: Callable[..., Fleet]) -> None:

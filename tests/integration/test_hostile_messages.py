@@ -1,0 +1,202 @@
+"""Hundreds of hostile messages on a real queue: each ends typed or is kept among the refused; the worker goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+import psutil
+import pytest
+import redis
+
+from tests.hostile_messages import arguments, hostile_messages, message
+from tests.support import wait_until
+from worker.client import PoseClient
+from worker.errors import InvalidRequest
+from worker.keys import celery_keys
+from worker.processes import stop_child
+
+pytestmark = pytest.mark.queue
+
+#: Printed, so that a failure under another one can be repeated.
+SEED = int(os.environ.get("POSE_TESTS_SEED", "20"))
+QUEUE = "hostile"
+UNACKED = celery_keys(QUEUE).unacked
+PIDBOX = f"/0.{QUEUE}.celery.pidbox"
+
+
+class Running:
+    """A worker, and what its log says."""
+
+    def __init__(self, child: subprocess.Popen, log: Path) -> None:
+        self.child, self.log = child, log
+
+    def memory(self) -> int:
+        """Bytes that its parent holds."""
+        return int(psutil.Process(self.child.pid).memory_info().rss)
+
+
+@pytest.fixture(scope="module")
+def image(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("allowed") / "bus.jpg"
+    path.write_bytes((samples / "bus.jpg").read_bytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def worker(broker: str, image: Path, start_worker: Callable[..., subprocess.Popen]) -> Iterator[Running]:
+    log = image.parent / "worker.log"
+    variables = {"POSE_QUEUE": QUEUE, "POSE_IMAGE_ROOTS": image.parent, "POSE_KEY_PREFIX": QUEUE}
+    child = start_worker("cpu0", "--logfile", str(log), POSE_BROKER_URL=broker, POSE_ENGINE="null", **variables)
+    yield Running(child, log)
+    assert stop_child(child, grace_s=20) == 0
+
+
+@pytest.fixture(scope="module")
+def client(broker: str, worker: Running, image: Path) -> Iterator[PoseClient]:
+    with PoseClient(broker, queue=QUEUE, key_prefix=QUEUE) as client:
+        assert client.submit(image, overlay=False).result(60).people == []
+        yield client
+
+
+def _refused(redis_client: redis.Redis) -> List[Dict[str, Any]]:
+    return [json.loads(text) for text in redis_client.lrange(f"{QUEUE}:refused", 0, -1)]
+
+
+def _end(client: PoseClient, job_id: str) -> Dict[str, Any]:
+    text = client.app.backend.get(client.app.backend.get_key_for_task(job_id))
+    return json.loads(text) if text else {}
+
+
+def test_each_ends_typed_or_is_kept_and_the_worker_goes_on(
+    worker: Running, client: PoseClient, redis_client: redis.Redis, image: Path, capsys: pytest.CaptureFixture
+) -> None:
+    hostile = hostile_messages(SEED, "h")
+    with capsys.disabled():
+        print(f"\nseed {SEED}: {len(hostile)} messages")  # noqa: T201
+    assert len(hostile) >= 300
+    memory = worker.memory()
+    honest = []
+    for place, one in enumerate(hostile):
+        redis_client.lpush(QUEUE, one.raw)
+        if place % 50 == 0:
+            honest.append(client.submit(image, overlay=False))
+    assert [job.result(60).attempt for job in honest] == [1] * len(honest)
+
+    open_ = {one.job_id: one for one in hostile if one.job_id is not None}
+    ends: Dict[str, Dict[str, Any]] = {}
+
+    def not_ended() -> List[str]:
+        left = [job_id for job_id in open_ if ends.get(job_id, {}).get("status") != "FAILURE"]
+        ends.update({job_id: _end(client, job_id) for job_id in left})
+        return [job_id for job_id in left if ends[job_id].get("status") != "FAILURE"]
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not not_ended(), 60)
+    assert [(open_[job_id], ends[job_id]) for job_id in not_ended()] == []
+    typed = {"InvalidRequest", "ImageNotFound", "ImageNotAllowed"}
+    assert {
+        (open_[job_id].name, end["result"]["exc_type"])
+        for job_id, end in ends.items()
+        if end["result"]["exc_type"] not in typed
+    } == set()
+    assert all(end["traceback"] is None for end in ends.values())
+    wait_until(lambda: len(_refused(redis_client)) >= sum(one.job_id is None for one in hostile))
+
+    assert worker.child.poll() is None
+    wait_until(lambda: redis_client.hlen(UNACKED) == 0)
+    assert redis_client.llen(QUEUE) == 0
+    assert worker.memory() < memory + (100 << 20)
+    assert 0 < redis_client.ttl(f"{QUEUE}:refused") <= 30 * 86_400
+    assert "Traceback" not in worker.log.read_text()
+
+
+def test_whoever_waits_for_a_refused_message_is_told(client: PoseClient, redis_client: redis.Redis) -> None:
+    fields = message("told", arguments(), headers={"compression": "zlib"})
+    redis_client.lpush(QUEUE, json.dumps(fields))
+    with pytest.raises(InvalidRequest, match="compressed"):
+        client.app.AsyncResult("told").get(30)
+
+
+def test_a_refused_message_does_not_end_the_job_whose_id_it_bears(
+    broker: str, client: PoseClient, redis_client: redis.Redis, image: Path
+) -> None:
+    with PoseClient(broker, queue="nobody-listens", key_prefix=QUEUE) as patient:
+        job = patient.submit(image, job_id="victim")
+        redis_client.lpush(QUEUE, json.dumps(message("victim", b"no body")))
+        wait_until(lambda: any(entry["job_id"] == "victim" for entry in _refused(redis_client)))
+        assert client.submit(image, overlay=False).result(30).people == []
+        assert job.state == "PENDING"
+        job.cancel()
+
+
+def test_messages_of_one_tag_do_not_take_each_others_place(
+    client: PoseClient, redis_client: redis.Redis, image: Path
+) -> None:
+    names = [f"tag-{number}" for number in range(12)]
+    good = {name: message(name, [[], {"image": str(image), "options": {"overlay": False}}, {}]) for name in names}
+    with redis_client.pipeline() as pipe:
+        for fields in good.values():
+            pipe.lpush(QUEUE, json.dumps(fields))
+        pipe.execute()
+    for name in names:
+        assert client.app.AsyncResult(name).get(30)["people"] == []
+    wait_until(lambda: redis_client.hlen(UNACKED) == 0 and redis_client.zcard(f"{UNACKED}_index") == 0)
+
+
+_PUBLISHED = (
+    *(b"", b"nonsense", b"7", b"{}", b"[]", b'{"properties": {}}', b'{"properties": {"delivery_tag": {}}}'),
+    b"[" * 99_999,
+    json.dumps(message("a", b"x" * 400_000)).encode(),
+    json.dumps(message("a", {"method": "no_such"})).encode(),
+    json.dumps(message("a", [7])).encode(),
+    json.dumps(message("a", b"\x80", **{"content-type": "x"})).encode(),
+)
+
+
+def test_what_is_published_to_all_workers_ends_none(
+    worker: Running, client: PoseClient, redis_client: redis.Redis, image: Path
+) -> None:
+    for published in _PUBLISHED:
+        assert redis_client.publish(PIDBOX, published) >= 1
+    assert client.submit(image, overlay=False).result(30).attempt == 1
+    assert client.app.control.ping(timeout=5, limit=1)
+    assert worker.child.poll() is None
+
+
+def test_a_message_cannot_lift_the_workers_time_limits(
+    broker: str, client: PoseClient, redis_client: redis.Redis, image: Path, start_worker: Callable
+) -> None:
+    limits = {"POSE_SOFT_TIME_LIMIT_S": 1, "POSE_HARD_TIME_LIMIT_S": 8, "POSE_MAX_ATTEMPTS": 1, "NULL_NET_MS": 6000}
+    roots = {"POSE_QUEUE": "limited", "POSE_IMAGE_ROOTS": image.parent, "POSE_KEY_PREFIX": QUEUE}
+    slow = start_worker("cpu5", POSE_BROKER_URL=broker, POSE_ENGINE="null", **limits, **roots)
+    body = [[], {"image": str(image), "options": {"overlay": False}}, {}]
+    fields = message("limitless", body, headers={"timelimit": [100, 100]})
+    redis_client.lpush("limited", json.dumps(fields))
+    with pytest.raises(Exception, match=r"took more than 1 s"):
+        client.app.AsyncResult("limitless").get(60)
+    assert stop_child(slow, grace_s=20) == 0
+
+
+def test_the_refused_are_listed_and_removed(
+    worker: Running, client: PoseClient, redis_client: redis.Redis, broker: str, image: Path
+) -> None:
+    from click.testing import CliRunner
+
+    from worker import refused
+
+    redis_client.lpush(QUEUE, b"one more")
+    wait_until(lambda: any("one more" in entry["message"] for entry in _refused(redis_client)))
+    with pytest.MonkeyPatch.context() as patch:
+        kept = refused.Refused(redis_client, QUEUE, 60)
+        patch.setattr(refused, "refused_messages", lambda: kept)
+        rows = CliRunner().invoke(refused.refused, ["list", "--json"]).output.splitlines()
+        entry = next(row for row in map(json.loads, rows) if "one more" in row["message"])
+        assert (entry["queue"], entry["job_id"], entry["bytes"]) == (QUEUE, None, 8)
+        assert "it is not JSON" in entry["why"]
+        assert "removed" in CliRunner().invoke(refused.refused, ["purge"]).output
+        assert CliRunner().invoke(refused.refused, ["list"]).output == "0 refused messages\n"

@@ -1,0 +1,101 @@
+"""kombu's Redis transports, which look at what lies in a queue before they make a message of it.
+
+kombu's own end the worker on whatever is no message. Here it is kept among the refused ones, and the worker goes on.
+A message also gets a delivery tag of its own: two with the same one would take each other's place among those in work.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any, Optional, Tuple
+
+import kombu.transport
+import redis
+from kombu.transport import redis as kombu_redis
+
+from worker.intake import raw_fault
+from worker.refused import refuse
+from worker.settings import settings
+
+logger = logging.getLogger(__name__)
+
+
+def guard() -> None:
+    """Have this process consume through the transports of this module."""
+    kombu.transport.TRANSPORT_ALIASES.update(
+        dict.fromkeys(("redis", "rediss"), "worker.transport:Transport"),
+        sentinel="worker.transport:SentinelTransport",
+    )
+
+
+class Message(kombu_redis.virtual.Message):
+    """A message whose delivery tag nobody else has chosen."""
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        payload["properties"]["delivery_tag"] = str(uuid.uuid4())
+        super().__init__(payload, channel=channel, **kwargs)
+
+
+class _Client(redis.Redis):
+    """Gives what was taken from a queue only if it can be a message; else nothing was there."""
+
+    def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
+        """The server's answer to `command_name`."""
+        answer = super().parse_response(connection, command_name, **options)
+        return _taken(*answer) if answer and command_name == "BRPOP" else answer
+
+
+def _taken(name: bytes, item: bytes) -> Optional[Tuple[bytes, bytes]]:
+    fault = raw_fault(item, settings().max_message_bytes)
+    if fault is None:
+        return name, item
+    from worker.app import app
+
+    told = {"queue": name.decode(errors="replace"), "backend": app.backend, "job_id": fault.job_id}
+    try:
+        refuse(f"The message was refused: {fault.why}; send what docs/message.md says.", item, **told)
+    except redis.RedisError as exc:  # it is in no queue any more
+        logger.error("✗ The refused message could not be kept (%s): %.200r", exc, item)
+    return None
+
+
+class _Guarded:
+    """What is changed of a Redis channel."""
+
+    Message = Message
+
+    def _get_client(self) -> Any:
+        """The class of the connections."""
+        super()._get_client()  # type: ignore[misc]  # looks at redis-py's version
+        return _Client
+
+    def _handle_message(self, client: Any, response: Any) -> Any:
+        """Take apart what was published to all workers, such as a command; what is no message is as if it were not."""
+        payload = super()._handle_message(client, response)  # type: ignore[misc]
+        if payload["type"] in (b"message", b"pmessage") and payload["data"]:
+            fault = raw_fault(payload["data"], settings().max_message_bytes)
+            if fault is not None:
+                logger.error("✗ What was published to all workers was refused: %s.", fault.why)
+                payload["data"] = None
+        return payload
+
+
+class Channel(_Guarded, kombu_redis.Channel):
+    """A channel of Redis."""
+
+
+class SentinelChannel(_Guarded, kombu_redis.SentinelChannel):
+    """A channel of the Redis that Sentinel names."""
+
+
+class Transport(kombu_redis.Transport):
+    """Redis."""
+
+    Channel = Channel
+
+
+class SentinelTransport(kombu_redis.SentinelTransport):
+    """Redis behind Sentinel."""
+
+    Channel = SentinelChannel
