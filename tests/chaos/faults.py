@@ -1,4 +1,4 @@
-"""Everything that is killed, frozen or cut off during a chaos run. Each fault returns what it hit."""
+"""Everything that is killed, frozen, filled or cut off during a chaos run. Each fault returns what it hit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import os
 import random
 import signal
 import threading
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import psutil
 import redis
 
-from tests.chaos.stage import Server, Workers
+from tests.chaos.stage import Disk, Server, Workers
+
+#: Seconds for which the disk stays full, and a whole worker frozen: longer than its leases.
+_FULL_S, _FROZEN_S = 3.0, 13.0
+#: Seconds for which a message to be popped is waited for.
+_POP_S = 5.0
+#: Faults that reach all workers at once.
+OF_ALL = ("Redis killed", "Redis away", "connections cut", "disk full")
 
 
 class Faults:
@@ -20,29 +27,47 @@ class Faults:
 
     Args:
         outage_s: seconds for which Redis is away when it is taken away.
+        only: kinds of faults, by parts of their names; all if empty.
     """
 
-    def __init__(self, generator: random.Random, server: Server, workers: Workers, outage_s: float) -> None:
-        self._random, self._server, self._workers, self._outage_s = generator, server, workers, outage_s
-        self.kinds: Dict[str, Callable[[], Optional[str]]] = {
-            "worker killed": lambda: self._signal(self._workers.pids(), signal.SIGKILL),
-            "slot killed": lambda: self._signal(self._slots(), signal.SIGKILL),
-            "net killed": lambda: self._signal(self._nets(), signal.SIGKILL),
-            "worker frozen": self._freeze_worker,
-            "slot frozen": lambda: self._freeze(self._slots(), 4),
-            "net frozen": lambda: self._freeze(self._nets(), 5),
-            "drained": lambda: self._signal(self._workers.pids(), signal.SIGTERM),
-            "drained as a group": self._drain_group,
-            "Redis killed": self._kill_redis,
-            "Redis away": self._pause_redis,
-            "connections cut": self._cut,
+    def __init__(
+        self,
+        generator: random.Random,
+        server: Server,
+        disk: Disk,
+        workers: Workers,
+        *,
+        outage_s: float,
+        only: Sequence[str] = (),
+    ) -> None:
+        self._random, self._server, self._disk, self._workers = generator, server, disk, workers
+        self._outage_s = outage_s
+        pids, slots, nets = workers.pids, self._slots, self._nets
+        #: What is done, and how often beside the others.
+        kinds: Dict[str, Tuple[Callable[[], Optional[str]], float]] = {
+            "worker killed": (lambda: self._signal(pids(), signal.SIGKILL), 4),
+            "slot killed": (lambda: self._signal(slots(), signal.SIGKILL), 6),
+            "net killed": (lambda: self._signal(nets(), signal.SIGKILL), 4),
+            "worker frozen": (self._freeze_worker, 2),
+            "slot frozen": (lambda: self._freeze(slots(), 4), 2),
+            "net frozen": (lambda: self._freeze(nets(), 5), 2),
+            "drained": (lambda: self._signal(pids(), signal.SIGTERM), 2),
+            "drained as a group": (self._drain_group, 2),
+            "grace expired": (self._expire_grace, 1.5),
+            "disk full": (self._fill_disk, 2 if disk.mounted else 0),
+            "Redis killed": (self._kill_redis, 1),
+            "Redis away": (self._pause_redis, 0.5),
+            "connections cut": (self._cut, 2),
+            "cut at the pop": (lambda: self._at_the_pop(lambda pid: False), 2),
+            "killed at the pop": (lambda: self._at_the_pop(self._kill_now), 2),
+            "frozen at the pop": (lambda: self._at_the_pop(self._freeze_now), 1.5),
         }
-        self._weights = [4, 6, 4, 2, 2, 2, 2, 2, 1, 0.5, 2]
+        self._kinds = {kind: one for kind, one in kinds.items() if not only or any(part in kind for part in only)}
 
     def strike(self) -> str:
         """Do one of them; says which, and to whom."""
-        (kind,) = self._random.choices(list(self.kinds), self._weights)
-        return f"{kind} {self.kinds[kind]() or 'nobody'}"
+        (kind,) = self._random.choices(list(self._kinds), [weight for _, weight in self._kinds.values()])
+        return f"{kind} {self._kinds[kind][0]() or 'nobody'}"
 
     def _one(self, pids: Sequence[int]) -> Optional[int]:
         return self._random.choice(sorted(pids)) if pids else None
@@ -65,24 +90,36 @@ class Faults:
         pid = self._one(pids)
         if pid is not None:
             _stop([pid])
-            threading.Timer(seconds, _resume, [[pid]]).start()
+            _in(seconds, lambda: _resume([pid]))
         return pid and str(pid)
 
     def _freeze_worker(self) -> Optional[str]:
-        """A whole worker, for longer than its leases."""
         pid = self._one(self._workers.pids())
-        if pid is None:
-            return None
-        family = [pid, *(one.pid for one in (*self._workers.slots(pid), *self._workers.nets(pid)))]
-        _stop(family)
-        threading.Timer(13, _resume, [family]).start()
-        return str(pid)
+        if pid is not None:
+            self._freeze_now(pid)
+        return pid and str(pid)
 
     def _drain_group(self) -> Optional[str]:
         pid = self._one(self._workers.pids())
         with contextlib.suppress(ProcessLookupError, TypeError):
             os.killpg(pid, signal.SIGTERM)  # type: ignore[arg-type]
         return pid and str(pid)
+
+    def _expire_grace(self) -> Optional[str]:
+        """A worker is drained whose jobs cannot end in time, for its net stands still."""
+        pid = self._one(self._workers.pids())
+        if pid is None:
+            return None
+        nets = [net.pid for net in self._workers.nets(pid)]
+        _stop(nets)
+        _in(8, lambda: _resume(nets))
+        _in(0.5, lambda: self._signal([pid], signal.SIGTERM))
+        return str(pid)
+
+    def _fill_disk(self) -> str:
+        self._disk.fill()
+        _in(_FULL_S, self._disk.clear)
+        return f"for {_FULL_S:g} s"
 
     def _kill_redis(self) -> str:
         self._server.kill()
@@ -98,6 +135,37 @@ class Faults:
             for kind in ("normal", "pubsub"):
                 self._server.client.client_kill_filter(_type=kind, skipme=True)
         return "all"
+
+    def _at_the_pop(self, action: Callable[[int], bool]) -> Optional[str]:
+        """Redis has given a message away, and the worker has not yet noted that it holds it."""
+        name = self._random.choice(sorted(self._workers.proxies))
+        hit: List[int] = []
+
+        def act() -> bool:
+            pid = self._workers.pid(name)
+            hit.extend([pid] if pid is not None else [])
+            return pid is None or action(pid)
+
+        self._workers.proxies[name].spring(act, _POP_S)
+        return str(hit[0]) if hit else None
+
+    def _kill_now(self, pid: int) -> bool:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return False
+
+    def _freeze_now(self, pid: int) -> bool:
+        """It gets the message only when it thaws, when others may have taken it for lost."""
+        family = [process.pid for process in self._workers.family(pid)]
+        _stop(family)
+        _in(_FROZEN_S, lambda: _resume(family))
+        return True
+
+
+def _in(seconds: float, act: Callable[[], object]) -> None:
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()
 
 
 def _stop(pids: Sequence[int]) -> None:

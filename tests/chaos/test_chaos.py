@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.run import Account, Run
+from tests.chaos.account import Account
+from tests.chaos.run import Run
 
 pytestmark = pytest.mark.queue
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(200)
 def test_every_job_ends_once_whatever_dies(tmp_path: Path, thin_net: Path) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     run = Run(tmp_path, seed=seed, workers=2, outage_s=3, poison=(0.02, 0.005))
     try:
-        run.play(jobs=100, kills=4, pause_s=0.8)
-        account = Account(run, patience_s=60)
+        run.play(jobs=100, kills=5, pause_s=0.8)
+        account = Account(run, patience_s=120)
     finally:
         run.workers.stop()
         run.close()
