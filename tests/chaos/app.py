@@ -1,13 +1,20 @@
-"""The worker's app with poison: images whose names say what dies when they are read."""
+"""The worker's app with poison: images whose names say what dies when they are read, or how long that takes."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
+import time
 from typing import Any
 
-from worker import slot
-from worker.app import app
+from worker import ledger
+
+# Before anybody else reads it; a test that waits for leases to expire is then a short one.
+ledger.LEASE_S = float(os.environ.get("CHAOS_LEASE_S", ledger.LEASE_S))
+
+from worker import slot  # noqa: E402
+from worker.app import app  # noqa: E402
 
 __all__ = ["app"]
 
@@ -15,10 +22,15 @@ _load_image = slot.Slot.load_image
 
 
 def _poisoned(self: Any, path: str, *told: Any) -> Any:
+    naps = re.search(r"naps-(\d+)s", path)
+    if naps:
+        time.sleep(float(naps[1]))
     if "kills-slot" in path:
         os.kill(os.getpid(), signal.SIGKILL)
     if "kills-worker" in path:
         os.kill(os.getppid(), signal.SIGKILL)
+    if "eats-memory" in path:
+        raise MemoryError
     return _load_image(self, path, *told)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import statistics
 import sys
@@ -103,7 +104,8 @@ class Run:
             for number in range(IMAGES):
                 path = self._image(number, "fine")
                 self.references[path] = client.submit(path, target_height=64).result(60)
-        submitter = threading.Thread(target=self._submit, args=(jobs, kills * pause_s / jobs))
+        over = threading.Event()
+        submitter = threading.Thread(target=self._submit, args=(jobs, kills * pause_s / jobs, over))
         submitter.start()
         for number in range(kills):
             time.sleep(pause_s * self._random.uniform(0.5, 1.5))
@@ -113,19 +115,25 @@ class Run:
             if log:
                 log.write(f"{number + 1:>4}  {told}\n")
                 log.flush()
+        over.set()
         submitter.join()
 
     def close(self) -> None:
         self.server.stop()
         self.disk.close()
 
-    def _submit(self, jobs: int, every_s: float) -> None:
-        """Submit under ids of our own, again and again until the broker takes it: that is what they are for."""
+    def _submit(self, jobs: int, every_s: float, over: threading.Event) -> None:
+        """Submit at least `jobs`, and until all is `over`, so that no fault finds the workers idle.
+
+        Ids are our own, and each job is submitted until the broker takes it: that is what they are for.
+        """
         begun = time.monotonic()
         # Another generator than the faults': which jobs there are does not depend on when they strike.
         draws = random.Random(self._random.random())
         with PoseClient(self.server.url) as client:
-            for number in range(jobs):
+            for number in itertools.count():
+                if number >= jobs and over.is_set():
+                    return
                 kind = _kind(draws.random(), *self._poison)
                 path, job_id = self._image(number % IMAGES, kind), f"job-{number:06}"
                 if kind != "fine":
@@ -188,7 +196,7 @@ def report(run: Run, account: Account) -> None:
 
 def _arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=4000)
+    parser.add_argument("--jobs", type=int, default=4000, help="at least so many, evenly over the faults")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between two faults")
     parser.add_argument("--workers", type=int, default=3)

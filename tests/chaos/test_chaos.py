@@ -25,4 +25,4 @@ def test_every_job_ends_once_whatever_dies(tmp_path: Path, thin_net: Path) -> No
         run.workers.stop()
         run.close()
     assert account.faults == [], run.workers.log.read_text(errors="replace")[-5000:]
-    assert sum(account.outcomes.values()) == 100
+    assert sum(account.outcomes.values()) == len(run.submitted) >= 100

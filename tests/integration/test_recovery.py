@@ -1,0 +1,198 @@
+"""What becomes of a job when one thing fails at a moment that is chosen; tests/chaos has all of them at any moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.chaos.stage import Disk, Server, Workers
+from tests.monitor import monitored
+from tests.support import wait_until
+from worker.client import PoseClient
+from worker.contract import TASK
+from worker.errors import DeadLetter
+from worker.ledger import Ledger
+
+pytestmark = pytest.mark.queue
+
+#: Seconds for one job, far beyond what any takes.
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("recovery")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    server = Server(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def disk(folder: Path) -> Iterator[Disk]:
+    disk = Disk(folder)
+    yield disk
+    disk.close()
+
+
+@pytest.fixture(scope="module")
+def workers(folder: Path, server: Server, disk: Disk, thin_net: Path) -> Iterator[Workers]:
+    """One worker of two slots whose leases last two seconds, and whose overlays are files."""
+    workers = Workers(
+        *(1, folder, server),
+        {
+            "POSE_IMAGE_ROOTS": folder,
+            "POSE_OVERLAY_STORE": disk.folder.as_uri(),
+            "POSE_MAX_ATTEMPTS": 3,
+            "POSE_SOFT_TIME_LIMIT_S": 20,
+            "POSE_HARD_TIME_LIMIT_S": 25,
+            "CHAOS_LEASE_S": 2,
+        },
+    )
+    workers.start()
+    workers.await_ready()
+    yield workers
+    assert workers.stop() == []
+
+
+@pytest.fixture
+def client(server: Server, workers: Workers) -> Iterator[PoseClient]:
+    with PoseClient(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def ledger(server: Server) -> Ledger:
+    return Ledger(server.client, "pose")
+
+
+@pytest.fixture
+def image(folder: Path) -> Callable[[str], Path]:
+    def make(name: str) -> Path:
+        path = folder / f"{name}.png"
+        Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(path)
+        return path
+
+    return make
+
+
+def _submit(client: PoseClient, path: Path, **told: Any) -> Any:
+    return client.submit(path, target_height=64, **told)
+
+
+def test_a_client_that_dies_between_record_and_message_has_submitted(
+    client: PoseClient, image: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    path = image("fine")
+    with monkeypatch.context() as broken:
+        broken.setattr(client.app, "send_task", die)
+        with pytest.raises(KeyboardInterrupt):
+            _submit(client, path, job_id="broken-off")
+    job = _submit(client, path, job_id="broken-off")  # which sends nothing: it is the same job
+    assert job.result(PATIENCE).attempt == 1
+
+
+def test_a_message_that_was_popped_and_never_noted_is_sent_again(
+    client: PoseClient, workers: Workers, ledger: Ledger, image: Callable[[str], Path]
+) -> None:
+    trap = threading.Thread(target=workers.proxies["cpu0"].spring, args=(lambda: False, PATIENCE))
+    trap.start()
+    job = _submit(client, image("fine"))
+    trap.join()
+    assert job.result(PATIENCE).attempt == 1
+    assert ledger.show(job.id)["resent"] == "1"
+
+
+def test_a_job_longer_than_its_lease_is_not_taken_for_lost(
+    client: PoseClient, ledger: Ledger, image: Callable[[str], Path]
+) -> None:
+    job = _submit(client, image("naps-5s"))
+    assert job.result(PATIENCE).attempt == 1
+    assert "resent" not in ledger.show(job.id)
+
+
+def test_a_finished_result_outlasts_an_outage_and_the_job_is_not_done_again(
+    client: PoseClient, server: Server, ledger: Ledger, image: Callable[[str], Path]
+) -> None:
+    job = _submit(client, image("naps-2s"))
+    wait_until(lambda: ledger.state(job.id) == "running")
+    server.kill()
+    time.sleep(3)
+    server.start()
+    assert job.result(PATIENCE).attempt == 1
+    assert ledger.show(job.id)["tries"] == "1"
+
+
+def test_the_outcome_is_stored_before_the_message_is_acknowledged(
+    client: PoseClient, server: Server, ledger: Ledger, image: Callable[[str], Path]
+) -> None:
+    with monitored(server.url) as seen:
+        job = _submit(client, image("fine"))
+        job.result(PATIENCE)
+        wait_until(lambda: not server.client.exists("unacked"))
+    outcome = next(i for i, one in enumerate(seen) if one.name == "HSET" and one.words[2:4] == ["state", "done"])
+    result = next(i for i, one in enumerate(seen) if one.name == "SET" and '\\"SUCCESS\\"' in one.words[2])
+    [tag] = [one.words[2] for one in seen if one.words[:2] == ["HSET", "unacked"] and job.id in one.words[3]]
+    [acknowledged] = [i for i, one in enumerate(seen) if one.words == ["HDEL", "unacked", tag]]
+    assert max(outcome, result) < acknowledged
+
+
+def test_a_message_that_comes_twice_makes_one_attempt(
+    client: PoseClient, ledger: Ledger, server: Server, image: Callable[[str], Path]
+) -> None:
+    message = {"image": str(image("naps-1s")), "options": {"target_height": 64}}
+    for _ in range(3):
+        client.app.send_task(TASK, kwargs=message, queue="pose", task_id="thrice")
+    wait_until(lambda: ledger.state("thrice") == "done")
+    client.app.send_task(TASK, kwargs=message, queue="pose", task_id="thrice")  # and once more when it has ended
+    client.app.send_task(TASK, kwargs={**message, "image": "/other"}, queue="pose", task_id="thrice")
+    wait_until(lambda: not server.client.exists("unacked", "pose"))
+    assert ledger.show("thrice")["tries"] == "1"
+    assert client.app.AsyncResult("thrice").result["image"]["path"] == message["image"]
+
+
+def test_a_job_that_eats_all_memory_ends_as_a_dead_letter_with_its_history_and_the_worker_goes_on(
+    client: PoseClient, workers: Workers, ledger: Ledger, image: Callable[[str], Path]
+) -> None:
+    [worker] = workers.pids()
+    job = _submit(client, image("eats-memory"))
+    with pytest.raises(DeadLetter, match="3 times in vain, last: DeviceOutOfMemory"):
+        job.result(PATIENCE)
+    record = ledger.show(job.id)
+    for number in (1, 2, 3):
+        assert '"worker": "cpu0@' in record[f"attempt:{number}"]
+        assert "DeviceOutOfMemory" in record[f"attempt:{number}:end"]
+    times = [float(record[f"attempt:{number}"].split()[0]) for number in (1, 2, 3)]
+    assert times[2] - times[1] > 0.2  # the pause has grown
+    assert workers.pids() == [worker]
+    assert _submit(client, image("fine")).result(PATIENCE)
+
+
+def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(
+    client: PoseClient, disk: Disk, image: Callable[[str], Path]
+) -> None:
+    if not disk.mounted:
+        pytest.skip("no file system can be mounted here")
+    disk.fill()
+    try:
+        job = _submit(client, image("fine"))
+        wait_until(lambda: job.state == "RETRY")
+        left = [path for path in disk.folder.rglob("*") if job.id in path.name]
+    finally:
+        disk.clear()
+    assert left == []
+    assert job.result(PATIENCE).attempt >= 2
+    assert job.overlay()
