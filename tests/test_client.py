@@ -13,7 +13,7 @@ import redis
 
 from worker.client import PoseClient
 from worker.contract import Image, Model, Result
-from worker.errors import ImageNotFound, InvalidRequest, JobCancelled, JobConflict
+from worker.errors import BrokerUnavailable, ImageNotFound, InvalidRequest, JobCancelled, JobConflict
 from worker.jobs import new_job
 from worker.ledger import Ledger, ResultKey
 
@@ -78,6 +78,13 @@ def test_a_job_is_found_again_by_its_id(client: PoseClient, broker: str) -> None
         _answer(client, submitted.id, people=2)
         assert len(found.result(5).people) == 2
         assert found.state == "SUCCESS"
+
+
+def test_a_job_that_could_not_be_sent_may_be_another_under_the_same_id(broker: str, redis_client: redis.Redis) -> None:
+    job_id = uuid.uuid4().hex
+    with PoseClient("redis://127.0.0.1:1/0", result_backend=broker) as client, pytest.raises(BrokerUnavailable):
+        client.submit("a.jpg", job_id=job_id)
+    assert Ledger(redis_client, "pose").state(job_id) is None
 
 
 def test_what_is_sent(client: PoseClient, redis_client: redis.Redis, queue: str) -> None:

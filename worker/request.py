@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import redis
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker import request, state
 from celery.worker.state import task_ready
 
@@ -30,6 +30,8 @@ class Request(request.Request):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """The job has failed, or its slot is gone."""
         exc = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it to carry its traceback
+        if isinstance(exc, TimeLimitExceeded):
+            return  # on_timeout follows at once, and decides
         if not isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt)):
             super().on_failure(exc_info, send_failed_event, return_ok)
             return

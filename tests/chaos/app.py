@@ -8,10 +8,11 @@ import signal
 import time
 from typing import Any
 
-from worker import ledger
+from worker import ledger, station
 
-# Before anybody else reads it; a test that waits for leases to expire is then a short one.
+# Before anybody else reads them; a test that waits for leases to expire is then a short one.
 ledger.LEASE_S = float(os.environ.get("CHAOS_LEASE_S", ledger.LEASE_S))
+station.FROZEN_S = float(os.environ.get("CHAOS_FROZEN_S", station.FROZEN_S))
 
 from worker import slot  # noqa: E402
 from worker.app import app  # noqa: E402
@@ -25,6 +26,10 @@ def _poisoned(self: Any, path: str, *told: Any) -> Any:
     naps = re.search(r"naps-(\d+)s", path)
     if naps:
         time.sleep(float(naps[1]))
+    if "hangs-once" in path and not os.path.exists(path + ".hung"):  # noqa: PTH110
+        open(path + ".hung", "w").close()  # noqa: PTH123
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # deaf to the soft time limit, as a C library is
+        time.sleep(3600)
     if "kills-slot" in path:
         os.kill(os.getpid(), signal.SIGKILL)
     if "kills-worker" in path:

@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 import psutil
 import redis
 
+from tests.chaos.proxy import Proxy, Trap
 from tests.chaos.stage import Disk, Server, Workers
 
 #: Seconds for which the disk stays full, and a whole worker frozen: longer than its leases.
@@ -138,15 +139,14 @@ class Faults:
 
     def _at_the_pop(self, action: Callable[[int], bool]) -> Optional[str]:
         """Redis has given a message away, and the worker has not yet noted that it holds it."""
-        name = self._random.choice(sorted(self._workers.proxies))
         hit: List[int] = []
 
-        def act() -> bool:
-            pid = self._workers.pid(name)
+        def act(proxy: Proxy) -> bool:
+            pid = next((self._workers.pid(name) for name, one in self._workers.proxies.items() if one is proxy), None)
             hit.extend([pid] if pid is not None else [])
             return pid is None or action(pid)
 
-        self._workers.proxies[name].spring(act, _POP_S)
+        Trap(list(self._workers.proxies.values()), act).wait(_POP_S)
         return str(hit[0]) if hit else None
 
     def _kill_now(self, pid: int) -> bool:

@@ -5,32 +5,51 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Sequence
 
 #: How the answer to a BRPOP begins that brings a message: an array of a key and a value.
 _POPPED = b"*2\r\n$"
+
+
+class Trap:
+    """Waits for the next message that is popped through one of `proxies`.
+
+    Args:
+        action: is told which of them that was, and whether the message is passed on is what it returns.
+    """
+
+    def __init__(self, proxies: Sequence[Proxy], action: Callable[[Proxy], bool]) -> None:
+        self._action, self._armed, self._sprung = action, threading.Lock(), threading.Event()
+        self._proxies = proxies
+        for proxy in proxies:
+            proxy.trap = self
+
+    def wait(self, patience_s: float) -> bool:
+        """Whether it has sprung within `patience_s` seconds; then, or when they are over, there is no trap any more."""
+        sprung = self._sprung.wait(patience_s)
+        for proxy in self._proxies:
+            proxy.trap = None
+        return sprung
+
+    def spring(self, proxy: Proxy) -> bool:
+        """A message has been popped through `proxy`; returns whether it is passed on."""
+        if not self._armed.acquire(blocking=False):  # by another one, a moment ago
+            return True
+        try:
+            return self._action(proxy)
+        finally:
+            self._sprung.set()
 
 
 class Proxy:
     """Passes bytes between the connections to `port` of its own and the Redis at `server`, on the loopback."""
 
     def __init__(self, server: int) -> None:
+        self.trap: Optional[Trap] = None
         self._server = ("127.0.0.1", server)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
-        self._trap: Optional[Tuple[Callable[[], bool], threading.Event]] = None
         threading.Thread(target=self._listen, daemon=True).start()
-
-    def spring(self, action: Callable[[], bool], patience_s: float) -> bool:
-        """Call `action` when the next message has been popped, and pass it on only if that returns True.
-
-        Returns:
-            whether one was popped within `patience_s` seconds.
-        """
-        self._trap = (action, threading.Event())
-        sprung = self._trap[1].wait(patience_s)
-        self._trap = None
-        return sprung
 
     def close(self) -> None:
         """Take no more connections."""
@@ -58,20 +77,13 @@ class Proxy:
                 data = source.recv(65536)
                 if not data:
                     break
+                trap = self.trap
                 if not answers:
                     link.popping = b"BRPOP" in data
-                elif link.popping and data.startswith(_POPPED) and not self._let_through():
+                elif trap is not None and link.popping and data.startswith(_POPPED) and not trap.spring(self):
                     break
                 target.sendall(data)
         link.close()
-
-    def _let_through(self) -> bool:
-        trap, self._trap = self._trap, None
-        if trap is None:
-            return True
-        passed = trap[0]()
-        trap[1].set()
-        return passed
 
 
 class _Link:

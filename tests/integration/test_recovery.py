@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import threading
+import json
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
+from tests.chaos.proxy import Trap
 from tests.chaos.stage import Disk, Server, Workers
 from tests.monitor import monitored
 from tests.support import wait_until
@@ -54,9 +56,10 @@ def workers(folder: Path, server: Server, disk: Disk, thin_net: Path) -> Iterato
             "POSE_IMAGE_ROOTS": folder,
             "POSE_OVERLAY_STORE": disk.folder.as_uri(),
             "POSE_MAX_ATTEMPTS": 3,
-            "POSE_SOFT_TIME_LIMIT_S": 20,
-            "POSE_HARD_TIME_LIMIT_S": 25,
+            "POSE_SOFT_TIME_LIMIT_S": 8,
+            "POSE_HARD_TIME_LIMIT_S": 9,
             "CHAOS_LEASE_S": 2,
+            "CHAOS_FROZEN_S": 3,
         },
     )
     workers.start()
@@ -91,7 +94,7 @@ def _submit(client: PoseClient, path: Path, **told: Any) -> Any:
 
 
 def test_a_client_that_dies_between_record_and_message_has_submitted(
-    client: PoseClient, image: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    client: PoseClient, ledger: Ledger, image: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -101,6 +104,7 @@ def test_a_client_that_dies_between_record_and_message_has_submitted(
         broken.setattr(client.app, "send_task", die)
         with pytest.raises(KeyboardInterrupt):
             _submit(client, path, job_id="broken-off")
+    wait_until(lambda: ledger.state("broken-off") == "done", PATIENCE)
     job = _submit(client, path, job_id="broken-off")  # which sends nothing: it is the same job
     assert job.result(PATIENCE).attempt == 1
 
@@ -108,10 +112,9 @@ def test_a_client_that_dies_between_record_and_message_has_submitted(
 def test_a_message_that_was_popped_and_never_noted_is_sent_again(
     client: PoseClient, workers: Workers, ledger: Ledger, image: Callable[[str], Path]
 ) -> None:
-    trap = threading.Thread(target=workers.proxies["cpu0"].spring, args=(lambda: False, PATIENCE))
-    trap.start()
+    trap = Trap([workers.proxies["cpu0"]], lambda proxy: False)
     job = _submit(client, image("fine"))
-    trap.join()
+    assert trap.wait(PATIENCE)
     assert job.result(PATIENCE).attempt == 1
     assert ledger.show(job.id)["resent"] == "1"
 
@@ -179,6 +182,24 @@ def test_a_job_that_eats_all_memory_ends_as_a_dead_letter_with_its_history_and_t
     assert times[2] - times[1] > 0.2  # the pause has grown
     assert workers.pids() == [worker]
     assert _submit(client, image("fine")).result(PATIENCE)
+
+
+def test_a_job_that_hears_no_time_limit_loses_its_slot_and_is_done_by_another(
+    client: PoseClient, ledger: Ledger, image: Callable[[str], Path]
+) -> None:
+    job = _submit(client, image("hangs-once"))
+    assert job.result(PATIENCE).attempt == 2
+    assert "its slot was killed after 9 s, the hard time limit" in ledger.show(job.id)["attempt:1:end"]
+
+
+def test_a_frozen_slot_is_killed_and_its_job_done_by_another(
+    client: PoseClient, workers: Workers, ledger: Ledger, image: Callable[[str], Path]
+) -> None:
+    job = _submit(client, image("naps-1s"))
+    wait_until(lambda: ledger.state(job.id) == "running")
+    psutil.Process(json.loads(ledger.show(job.id)["attempt:1"].partition(" ")[2])["pid"]).suspend()
+    assert job.result(PATIENCE).attempt == 2
+    assert "is frozen; it is killed" in workers.log.read_text(errors="replace")
 
 
 def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(
