@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
 import redis
 
+from tests.documents import command, example
 from tests.support import ROOT, clean_environ
 
 SAMPLES = ROOT / "samples"
@@ -96,12 +96,15 @@ def start_worker(thin_net: Path, heartbeats: Path) -> Iterator[Callable[..., sub
 def client_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what pip installs of this project for those who submit jobs."""
     folder = tmp_path_factory.mktemp("package")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, f"--wheel-dir={folder}", str(ROOT)], check=True, timeout=100)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "installed")
-    return folder / "installed"
+    _, [pip, *words] = command(example("docs/clients.md", "sh", "pip install"))
+    words += [
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        f"--target={folder}",
+    ]  # no network
+    subprocess.run([sys.executable, "-m", pip, *words], check=True, cwd=ROOT, timeout=100)
+    return folder
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the documents promise of options is so."""
+"""What the documents promise of options is so, what they link to is there, and their examples are executed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any, Dict, List
 
 import pytest
 
-from tests.documents import example
+from tests.documents import example, examples
 from tests.support import ROOT
 from worker.contract import Image, Job, Model, Options, OverlayOptions, Result
 from worker.submit import submit
 
+DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 OPENPOSE = (ROOT / "docs" / "openpose.md").read_text(encoding="utf-8")
 #: The cells of each row: OpenPose's flags, option of a job, option of submit, remarks.
 ROWS = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\| `--.*$", OPENPOSE, re.M)]
@@ -64,3 +65,39 @@ def test_the_message_document_has_every_argument_and_option_with_its_default() -
         assert f"| `{name}` | {shown} |" in text, name
     for name in OverlayOptions.model_fields:
         assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_links_to_is_there(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" not in target:
+            path, _, anchor = target.partition("#")
+            found = (ROOT / document).parent / path if path else ROOT / document
+            assert found.exists(), target
+            assert not anchor or anchor in _anchors(found.read_text(encoding="utf-8")), target
+    for name in re.findall(r"`((?:docs|deploy|tests|worker|models|benchmarks)/[\w./-]+\.\w+)`", prose):
+        assert (ROOT / name).exists(), name
+
+
+def _anchors(text: str) -> List[str]:
+    """What the headings of a Markdown text are linked to by."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_every_example_is_taken_from_its_document_by_a_test() -> None:
+    taken = [
+        found
+        for path in (ROOT / "tests").rglob("*.py")
+        for found in re.findall(r'examples?\(\s*"([^"]+)", "(\w+)"(?:, "([^"]+)")?', path.read_text(encoding="utf-8"))
+    ]
+    left = [
+        (document, block)
+        for document in DOCUMENTS
+        for language in ("sh", "python", "js")
+        for block in examples(document, language)
+        if not any((document, language) == one[:2] and one[2] in block for one in taken)
+    ]
+    assert left == []

@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict
 import numpy as np
 import pytest
 
+from tests.documents import command, example
 from worker.client import PoseClient
 from worker.contract import Result
 from worker.processes import stop_child
@@ -24,7 +25,9 @@ PATIENCE_S = 300
 def results(broker: str, samples: Path, start_worker: Callable[..., subprocess.Popen]) -> Dict[str, Dict[str, Result]]:
     """Engine → photograph → what a worker on that engine answered; one worker at a time, from the same queue."""
     found: Dict[str, Dict[str, Result]] = {}
-    for engine in ("caffe2", "torch"):
+    told, words = command(example("docs/models.md", "sh", "POSE_ENGINE=caffe2"))
+    assert words[1:] == ["-m", "worker", "fleet"]
+    for engine in (told["POSE_ENGINE"], "torch"):
         worker = start_worker("cpu0", POSE_BROKER_URL=broker, POSE_IMAGE_ROOTS=samples, POSE_ENGINE=engine)
         with PoseClient(broker) as client:
             jobs = {name: client.submit(samples / name) for name in PHOTOGRAPHS}

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Dict, Iterator, List
+from typing import Dict, Iterator
 
 import pytest
 import redis
@@ -16,6 +16,7 @@ import yaml
 
 from tests.brokers import free_port, need
 from tests.deploy.conftest import DEPLOY, Deployment
+from tests.documents import examples
 from tests.support import ROOT, wait_until
 from worker.ledger import Ledger, Message, ResultKey
 from worker.processes import start_child, stop_child
@@ -23,13 +24,16 @@ from worker.processes import start_child, stop_child
 pytestmark = pytest.mark.queue
 
 GUIDE = (ROOT / "docs/operations.md").read_text()
-BLOCKS: List[str] = re.findall(r"```sh\n(.*?)```", GUIDE, re.S)
+BLOCKS = examples("docs/operations.md", "sh")
 
 #: Stands in for what cannot run here: it refuses names that are not in the shipped files.
 STAND_IN = """#!/bin/sh
 for word in "$@"; do
     case $word in
+        --from-file=*) test -e "${word##*=}" || exit 1 ;;
         -* | */gpu-host-3 | pose | set | image | rollout | status | restart | stop | drain | compose | up | gpu) ;;
+        create | namespace | secret | generic | apply | enable | daemon-reload | */nologin) ;;
+        pose-redis) grep -q "secretName: $word$" deploy/kubernetes/deployment.yaml || exit 1 ;;
         deploy/*) test -e "$word" || exit 1 ;;
         worker=pose-worker:*) grep -q "name: worker$" deploy/kubernetes/deployment.yaml || exit 1 ;;
         deployment/*) grep -q "^  name: ${word#*/}$" deploy/kubernetes/deployment.yaml || exit 1 ;;
@@ -71,7 +75,8 @@ def _answers(port: int) -> bool:
 @pytest.fixture
 def operator(deployment: Deployment, second_redis: int, shell: Dict[str, str], tmp_path: Path) -> Dict[str, str]:
     """The environment in which the guide's commands are executed."""
-    for name in ("kubectl", "systemctl", "docker"):
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    for name in ("kubectl", "systemctl", "docker", "useradd"):
         (tmp_path / name).write_text(STAND_IN)
         (tmp_path / name).chmod(0o755)
     admin = deployment.url("admin")
@@ -92,11 +97,14 @@ def operator(deployment: Deployment, second_redis: int, shell: Dict[str, str], t
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_the_commands_of_the_guide(deployment: Deployment, operator: Dict[str, str], number: int) -> None:
+def test_the_commands_of_the_guide(
+    deployment: Deployment, operator: Dict[str, str], number: int, tmp_path: Path
+) -> None:
     if "worker dead" in BLOCKS[number]:
         _leave_a_dead_letter(deployment, f"given-up-{number}")
     block = BLOCKS[number].replace("deploy/secrets", str(deployment.folder / "secrets"))
     block = block.replace("127.0.0.1:9100", f"127.0.0.1:{deployment.metrics_port}")
+    block = block.replace(" /etc/", f" {tmp_path}/etc/")
     try:
         done = subprocess.run(
             ["sh", "-euc", block], cwd=ROOT, env=operator, capture_output=True, text=True, timeout=100
@@ -114,6 +122,12 @@ def test_the_commands_of_the_guide(deployment: Deployment, operator: Dict[str, s
     if "dead requeue" in block:
         with deployment.redis("admin") as admin:
             wait_until(lambda: admin.hget(f"pose:job:given-up-{number}", "state") == "failed", 15)
+    if "install -D" in block:
+        unit = (tmp_path / "etc/systemd/system/pose-worker@.service").read_text()
+        assert {f"/etc/pose-worker/{path.name}" for path in (tmp_path / "etc/pose-worker").iterdir()} == set(
+            re.findall(r"/etc/pose-worker/[a-z-]+", re.sub(r"^#.*", "", unit, flags=re.M))
+        )
+        assert (tmp_path / "etc/pose-worker/broker-url").stat().st_mode & 0o777 == 0o600
     if "REPLICAOF NO ONE" in block:
         with redis.Redis.from_url(operator["NEW"], decode_responses=True) as new:
             assert new.role()[0] == "master"

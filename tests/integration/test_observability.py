@@ -17,16 +17,19 @@ from typing import Any, Dict, Iterator, List, NamedTuple
 import pytest
 
 from tests.brokers import free_port
+from tests.documents import command as command_of
+from tests.documents import example
 from tests.support import ROOT, clean_environ, wait_until
 from tests.test_metrics import get, scrape
 from worker.client import PoseClient
 from worker.errors import PoseError
 from worker.health import read_heartbeats
+from worker.local import embedded_redis
 from worker.processes import start_child, stop_child
 
 pytestmark = pytest.mark.queue
 
-QUEUE, PREFIX = "observed", "observed"
+QUEUE = "observed"
 
 
 class Collector:
@@ -78,18 +81,26 @@ class Observed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    """A Redis with no other worker than this file's; the others' would show in Flower."""
+    with embedded_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def observed(
     broker: str, samples: Path, thin_net: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Observed]:
     """A worker that has done three jobs, of which one was submitted in a trace, and failed at another."""
     folder, collector, port = tmp_path_factory.mktemp("observed"), Collector(), free_port()
+    told, command = command_of(
+        example("README.md", "sh", "worker fleet"), POSE_BROKER_URL=broker, POSE_IMAGE_ROOTS=str(samples)
+    )
     variables = {
-        "POSE_BROKER_URL": broker,
+        **told,
         "POSE_QUEUE": QUEUE,
-        "POSE_KEY_PREFIX": PREFIX,
         "POSE_ENGINE": "null",
         "POSE_WARM_SIZES": "368x280",
-        "POSE_IMAGE_ROOTS": samples,
         "POSE_HEARTBEAT_DIR": folder,
         "POSE_LOG": "json",
         "POSE_METRICS_PORT": port,
@@ -100,7 +111,6 @@ def observed(
     }
     environment = {**clean_environ(), **{name: str(value) for name, value in variables.items()}}
     with (folder / "log").open("wb") as log:
-        command = [sys.executable, "-m", "worker", "fleet"]
         fleet = start_child(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=log)
     try:
         wait_until(lambda: any(one["ready"] for one in read_heartbeats(folder)), 60)
@@ -114,7 +124,7 @@ def observed(
 def _work(broker: str, samples: Path) -> Any:
     from opentelemetry.sdk.trace import TracerProvider
 
-    with PoseClient(broker, queue=QUEUE, key_prefix=PREFIX) as client:
+    with PoseClient(broker, queue=QUEUE) as client:
         with TracerProvider(shutdown_on_exit=False).get_tracer("a sender").start_as_current_span("request") as sender:
             jobs = [client.submit(samples / "bus.jpg")]
         jobs += [client.submit(samples / "bus.jpg", overlay=False) for _ in range(2)]
@@ -204,7 +214,7 @@ def test_flower_shows_the_worker_and_its_task(observed: Observed, samples: Path,
         assert workers[name]["registered"] == ["pose.estimate"]
         assert [queue["name"] for queue in workers[name]["active_queues"]] == [QUEUE]
         # Flower asks the workers for events every five seconds; what ran before is not in its list.
-        with PoseClient(observed.broker, queue=QUEUE, key_prefix=PREFIX) as client:
+        with PoseClient(observed.broker, queue=QUEUE) as client:
 
             def seen() -> Any:
                 job = client.submit(samples / "bus.jpg", overlay=False)

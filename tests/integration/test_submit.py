@@ -16,9 +16,10 @@ import cv2
 import psutil
 import pytest
 
-pytestmark = pytest.mark.queue
+from tests.documents import example
+from tests.support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.queue
 
 
 @pytest.fixture
@@ -127,3 +128,22 @@ def test_a_local_worker_that_cannot_start_ends_the_command_with_its_reason(tmp_p
     assert process.returncode == 2
     assert "absent" in stderr
     assert "Traceback" not in stderr
+
+
+def test_the_first_command_of_the_readme(samples: Path, tmp_path: Path) -> None:
+    block = [line.split("#")[0].split() for line in example("README.md", "sh", "make demo").splitlines()]
+    assert block == [["make", "demo"], ["make", "test"]]
+    if Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("make demo would build an environment of its own")
+    (tmp_path / "holiday").mkdir()
+    shutil.copy(samples / "zidane.jpg", tmp_path / "holiday")
+    own = f"IMAGES={tmp_path}/holiday OUT={tmp_path}/drawn"
+    assert "`make demo IMAGES=holiday OUT=drawn`" in (ROOT / "README.md").read_text()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("POSE_", "MAKE"))}
+    done = subprocess.run(
+        [*block[0], *own.split()], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 images, 2 people, 0 failed" in done.stdout
+    names = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert names == {"zidane_keypoints.json", "zidane_rendered.jpg", "report.html"}
