@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
 
-from tests.documents import example, examples
+from tests.documents import command, example, examples
 from tests.support import ROOT
 from worker.contract import Image, Job, Model, Options, OverlayOptions, Result
+from worker.evaluate import evaluate
 from worker.submit import submit
 
 DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
@@ -65,6 +67,17 @@ def test_the_message_document_has_every_argument_and_option_with_its_default() -
         assert f"| `{name}` | {shown} |" in text, name
     for name in OverlayOptions.model_fields:
         assert f"`{name}`" in text
+
+
+@pytest.mark.parametrize("line", [line for block in examples("docs/accuracy.md", "sh") for line in block.splitlines()])
+def test_what_measures_accuracy_is_a_command(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person_keypoints_val2017.json").touch()
+    (tmp_path / "val2017").mkdir()
+    known = "--annotations person_keypoints_val2017.json --images val2017"
+    _, words = command(line.replace("--annotations … --images …", known))
+    assert words[1:4] == ["-m", "worker", "evaluate"]
+    evaluate.make_context("evaluate", words[4:])  # tests/test_evaluate.py runs it
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
