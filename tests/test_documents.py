@@ -23,12 +23,12 @@ ROWS = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.finda
 def test_every_option_that_stands_for_one_of_openpose_exists() -> None:
     assert len(ROWS) > 15
     flags = {name for parameter in submit.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    for _, option, command, _ in ROWS:
+    for _, option, argument, _ in ROWS:
         for name in re.findall(r"`([a-z_.]+)", option):
             parent, _, child = name.partition(".")
             assert parent in Options.model_fields, name
             assert not child or child in OverlayOptions.model_fields, name
-        assert set(re.findall(r"--[a-z-]+", command)) <= flags, command
+        assert set(re.findall(r"--[a-z-]+", argument)) <= flags, argument
 
 
 @pytest.mark.parametrize(
