@@ -14,7 +14,7 @@ Loads redis and kombu only when they are used: settings are read where neither i
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     import redis
@@ -39,9 +39,10 @@ def celery_server(url: str) -> Server:
     """The server at `url`, as Celery takes it.
 
     Raises:
-        ValueError: the URL is of no such kind, or lacks something.
+        ValueError: the URL is of no such kind, lacks something, or has a port or a database that is no number.
     """
     parts = urlsplit(url)
+    _check_places(parts)
     if parts.scheme == "rediss":
         return Server(_with_certificates(url), {})
     if parts.scheme == "unix":
@@ -116,6 +117,17 @@ def dead_queue(name: str) -> Queue:
     from kombu import Queue
 
     return Queue(f"{name}.dead", routing_key=f"{name}.dead", queue_arguments={"x-queue-type": "quorum"})
+
+
+def _check_places(parts: SplitResult) -> None:
+    """Port and database are numbers, or left out."""
+    try:
+        _ = None if parts.scheme == "sentinel" else parts.port
+    except ValueError:
+        raise ValueError("its port is no number up to 65535 (in a password, / is written %2F, and @ %40)") from None
+    database = dict(parse_qsl(parts.query)).get("db", "0") if parts.scheme == "unix" else parts.path.strip("/")
+    if parts.scheme in REDIS and database and not database.isdigit():
+        raise ValueError(f"its database is {database!r} instead of a number such as 0")
 
 
 def _query(url: str) -> Dict[str, str]:

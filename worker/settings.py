@@ -25,13 +25,15 @@ _NAME = r"^[A-Za-z0-9_.-]+$"
 MAX_SLOTS = 128
 #: Settings that are secret as a whole; of URLs, only the passwords in them are.
 _SECRETS = ("webhook_secret",)
+#: Characters of a value that a message shows.
+_MOST_SHOWN = 200
 _MODELS = Path(__file__).resolve().parent.parent / "models"
 
 
 class Settings(BaseModel):
     """What one deployment of the worker is told. Each field is the variable ``POSE_<NAME>``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     broker_url: str = Field(
         "",
@@ -176,6 +178,23 @@ class Settings(BaseModel):
                 raise ValueError("RabbitMQ keeps no results; give the URL of a Redis")
         return value
 
+    @field_validator("overlay_store")
+    @classmethod
+    def _is_a_store(cls, value: str) -> str:
+        if is_redis(value):
+            celery_server(value)
+        elif value and not re.match(r"file:///.|s3://[^/]", value):
+            raise ValueError("must be redis://…, file:///folder or s3://bucket/prefix")
+        return value
+
+    @field_validator("metrics_bind", "private_hosts")
+    @classmethod
+    def _are_hosts(cls, value: Any) -> Any:
+        for host in (value,) if isinstance(value, str) else value:
+            if not re.fullmatch(r"(\*\.)?[A-Za-z0-9._-]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", host):
+                raise ValueError(f"{masked(host)!r} is neither the name of a host nor an address")
+        return value
+
     @field_validator("hard_time_limit_s")
     @classmethod
     def _hard_is_beyond_soft(cls, value: float, info: Any) -> float:
@@ -192,13 +211,22 @@ class Settings(BaseModel):
         parts = re.split(rf"{os.pathsep}(?!//|\d+(?:/|{os.pathsep}|$))", value)
         return tuple(part for part in parts if part)
 
+    @field_validator("image_roots")
+    @classmethod
+    def _are_roots(cls, value: Tuple[str, ...]) -> Tuple[str, ...]:
+        if not value:
+            raise ValueError("allows no image; name a folder")
+        if any(re.match(r"file:(?!///)", root) for root in value):
+            raise ValueError("a file:// URL has three slashes: file:///data/images")
+        return value
+
     @field_validator("models", "queues", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         names = value.replace(",", " ").split() if isinstance(value, str) else value
         wrong = next((name for name in names if not re.match(_NAME, name)), None)
         if wrong is not None:
-            raise ValueError(f"{wrong!r} is not a name of letters, digits, dots, dashes and underscores")
+            raise ValueError(f"{masked(wrong)!r} is not a name of letters, digits, dots, dashes and underscores")
         return tuple(names)
 
     @field_validator("private_hosts", mode="before")
@@ -278,8 +306,9 @@ def faults(environment: Mapping[str, str]) -> List[str]:
     except ValidationError as exc:
         for error in exc.errors(include_url=False):
             name = str(error["loc"][0])
-            value = "***" if name in _SECRETS else masked(values.get(name, ""))
-            told.append(f"{PREFIX}{name.upper()} is {value!r}: {_reason(error)}.")
+            value = repr("***" if name in _SECRETS else masked(values.get(name, "")))
+            shown = value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}…'"
+            told.append(f"{PREFIX}{name.upper()} is {shown}: {_reason(error)}.")
     return told
 
 

@@ -6,12 +6,13 @@ import os
 from functools import partial
 from pathlib import Path
 from typing import Callable, Iterator, List, Mapping
+from urllib.parse import unquote
 
 from worker import s3
 from worker.device.pin import own_device
 from worker.engine import read_manifest
 from worker.errors import PoseError
-from worker.settings import Settings, faults, read_settings
+from worker.settings import Settings, faults, masked, read_settings
 from worker.sources import check_root
 from worker.tracing import check as check_tracing
 
@@ -28,9 +29,14 @@ def _missing(settings: Settings) -> Iterator[str]:
         yield "POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0."
     for root in settings.image_roots:
         yield from _told(partial(check_root, root))
+        place = unquote(root[len("file://") :]) if root.startswith("file://") else root
         # A path of undecodable bytes is one, too.
-        if "://" not in root and not os.path.isdir(root):  # noqa: PTH112
-            yield f"POSE_IMAGE_ROOTS is {os.pathsep.join(settings.image_roots)!r}: there is no folder {root!r}."
+        if "://" not in place and not os.path.isdir(place):  # noqa: PTH112
+            roots = masked(os.pathsep.join(settings.image_roots))
+            yield f"POSE_IMAGE_ROOTS is {roots!r}: there is no folder {masked(place)!r}."
+    if not settings.models_dir.is_dir():
+        yield f"POSE_MODELS_DIR is {str(settings.models_dir)!r}: there is no such folder."
+        return
     for name in settings.served:
         variable = "POSE_MODEL" if name == settings.model else "POSE_MODELS"
         for sentence in _told(partial(read_manifest, settings.models_dir / name)):
@@ -55,10 +61,13 @@ def _written(settings: Settings) -> Iterator[tuple[str, Path]]:
     if str(settings.heartbeat_dir) != "none":
         yield "POSE_HEARTBEAT_DIR", settings.heartbeat_dir
     if settings.overlay_store.startswith("file://"):
-        yield "POSE_OVERLAY_STORE", Path(settings.overlay_store[len("file://") :])
+        yield "POSE_OVERLAY_STORE", Path(unquote(settings.overlay_store[len("file://") :]))
 
 
 def _writable(folder: Path) -> bool:
     """Whether files can be written there, or the folder be made."""
-    there = next(one for one in (folder, *folder.parents) if one.exists())
+    try:
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+    except OSError:  # no name that a file system takes
+        return False
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
