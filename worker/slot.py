@@ -201,6 +201,7 @@ class Slot:
                     stride=manifest.input.stride,
                     pad_value=manifest.input.pad_value,
                     offset=manifest.heatmaps.offset,
+                    room=remote.empty if remote else None,
                 ),
                 remote,
             )

@@ -77,8 +77,9 @@ def frames(seed: int, height: int = 96, width: int = 64, count: int = 1) -> np.n
 
 def test_maps_are_those_of_the_net_itself(run: Run, thin_net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "_FIRST_ARENA_BYTES", 64 << 10)
-    remote = run(POSE_ENGINE="torch", POSE_WARM_SIZES="64x64", POSE_NET_TIMEOUT_S=30).net(30.0)
-    local = load(thin_net)
+    sharing = {"POSE_MAX_BATCH": 3, "POSE_BATCH_WAIT_MS": 20_000}
+    running = run(POSE_ENGINE="torch", POSE_WARM_SIZES="64x64", POSE_NET_TIMEOUT_S=30, **sharing)
+    remote, local = running.net(30.0), load(thin_net)
     for seed, (height, width, count) in enumerate([(64, 64, 1), (96, 136, 2), (8, 8, 1), (64, 64, 3)]):
         given = frames(seed, height, width, count)
         remote.begin()
@@ -96,11 +97,27 @@ def test_maps_are_those_of_the_net_itself(run: Run, thin_net: Path, monkeypatch:
     for seed in range(2, 8):
         remote(frames(seed))
     np.testing.assert_array_equal(first[0], copy)
+    remote.end()
+    _share_a_pass(running, local)
+
+
+def _share_a_pass(running: Running, local: Any) -> None:
+    """Frames of three slots in one pass have the maps that they have alone."""
+    nets, given = [running.net(30.0) for _ in range(3)], [frames(seed) for seed in range(20, 23)]
+    before = running.board.net.frames - running.board.net.batches
+    for net in nets:
+        net.begin()
+    found: Dict[int, Any] = {}
+    _together([lambda i=i: found.update({i: nets[i](given[i])}) for i in range(3)])
+    assert running.board.net.frames - running.board.net.batches > before
+    for i in range(3):
+        for here, there in zip(found[i], local(given[i])):
+            np.testing.assert_allclose(here, there, atol=1e-4)
 
 
 def test_slots_share_passes(run: Run) -> None:
-    running = run(POSE_MAX_BATCH=4, POSE_BATCH_WAIT_MS=500, NULL_NET_MS="20")
-    nets = [running.net() for _ in range(4)]
+    running = run(POSE_MAX_BATCH=4, POSE_BATCH_WAIT_MS=20_000, NULL_NET_MS="20")
+    nets = [running.net(30.0) for _ in range(4)]
     for net in nets:
         net.begin()
     _together([lambda net=net: net(frames(0)) for net in nets])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import mmap
 import os
 import socket
@@ -20,7 +21,7 @@ import numpy as np
 
 from worker import errors
 from worker.engine.manifest import Manifest
-from worker.engine.net import Maps
+from worker.engine.net import Maps, map_shapes
 from worker.errors import DeviceLost, PoseError
 
 #: What a slot says: a frame is on its way; it will not come after all; here it is.
@@ -68,7 +69,7 @@ class Arena:
     def array(self, offset: int, shape: Sequence[int], dtype: Any) -> np.ndarray:
         """A view of `shape` and `dtype` at `offset`; it keeps the memory mapped."""
         dtype = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         if offset % dtype.itemsize or size > self.size - offset:
             raise ValueError(f"{size} bytes at {offset} are not within an arena of {self.size}")
         return self._bytes[offset : offset + size].view(dtype).reshape(shape)
@@ -113,8 +114,8 @@ class RemoteNet:
         self._promised = False
 
     def empty(self, shape: Tuple[int, ...]) -> np.ndarray:
-        """An uninitialised uint8 array that :meth:`__call__` need not copy."""
-        offset = self._allocate(int(np.prod(shape)))  # may move on to another arena
+        """An uninitialised uint8 array: frames written there are not copied by :meth:`__call__`."""
+        offset = self._allocate(math.prod(shape))  # may move on to another arena
         return self._arena.array(offset, shape, np.uint8)
 
     def __call__(self, frames: np.ndarray) -> Maps:
@@ -128,10 +129,8 @@ class RemoteNet:
             DeviceOutOfMemory: one of the frames alone does not fit.
         """
         count, height, width, _ = frames.shape
-        stride = self.manifest.input.stride
-        cells = (height // stride, width // stride)
-        shapes = [(count, spec.stop - spec.start, *cells) for spec in (self.manifest.heatmaps, self.manifest.pafs)]
-        size = 4 * sum(int(np.prod(shape)) for shape in shapes)
+        shapes = map_shapes(self.manifest, count, (height, width))
+        size = 4 * sum(map(math.prod, shapes))
         at_frames = self._arena.find(frames)
         if at_frames is None or not self._has_room(size):
             at_frames = self._allocate(frames.nbytes + _ALIGNMENT + size)

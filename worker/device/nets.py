@@ -64,6 +64,15 @@ class Nets:
                     raise
                 self._evict()
 
+    def make_room(self, name: str) -> bool:
+        """Have another net than `name` leave, for a pass that did not fit; False: there is none."""
+        if name in self._loaded:
+            self._loaded.move_to_end(name)
+        if next(iter(self._loaded), name) == name:
+            return False
+        self._evict()
+        return True
+
     def _evict(self) -> None:
         name, net = self._loaded.popitem(last=False)
         logger.info("The net %s leaves the device's memory.", name)

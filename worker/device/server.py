@@ -24,7 +24,7 @@ from worker.device.channel import FLOAT16, FLOAT32, Connection, Request
 from worker.device.nets import Nets
 from worker.device.pin import own_batch, own_device
 from worker.device.tally import BATCH_SIZES
-from worker.engine import Manifest
+from worker.engine import Manifest, map_shapes
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError, PoseError
 from worker.processes import die_with_parent
 from worker.settings import Settings, settings
@@ -120,45 +120,54 @@ class Server:
 
     def _run(self, batch: Sequence[Request]) -> None:
         """Run one pass; what fails together is tried in halves, so that each frame fails for itself alone."""
+        failure = self._try(batch)
+        full = isinstance(failure, DeviceOutOfMemory)
+        self._row.out_of_memory += full
+        if failure is None:
+            self._count(batch)
+            for request in batch:
+                request.sender.succeed(request, self._kind)
+        elif len(batch) > 1 and not isinstance(failure, ModelError):
+            middle = len(batch) // 2
+            self._run(batch[:middle])
+            self._run(batch[middle:])
+        elif full and self._nets.make_room(self._name(batch[0])):
+            self._run(batch)
+        else:
+            for request in batch:
+                request.sender.fail(request, failure)
+
+    def _try(self, batch: Sequence[Request]) -> Optional[PoseError]:
+        """Run one pass. What it failed with is returned: an exception that is being handled keeps everything alive
+        that the failed pass had on the device, and the next one needs that memory."""
         try:
-            net = self._nets.get(self._nets.names[batch[0].net])
+            net = self._nets.get(self._name(batch[0]))
             net.fill([request.frames for request in batch], [self._maps(request) for request in batch])
         except DeviceLost as exc:
             for request in batch:
                 request.sender.fail(request, exc)
             raise  # this process can do nothing more; its parent starts another
-        except ModelError as exc:
-            for request in batch:
-                request.sender.fail(request, exc)
-            return
+        except PoseError as exc:
+            return type(exc)(*exc.args)
         except Exception as exc:
-            self._row.out_of_memory += isinstance(exc, DeviceOutOfMemory)
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                self._run(batch[:middle])
-                self._run(batch[middle:])
-            else:
-                failure = exc if isinstance(exc, PoseError) else DeviceLost(f"The net failed on a frame: {exc!r}.")
-                batch[0].sender.fail(batch[0], failure)
-            return
-        self._row.batches += 1
+            return DeviceLost(f"The net failed on a frame: {exc!r}.")
+        return None
+
+    def _count(self, batch: Sequence[Request]) -> None:
         frames = sum(len(request.frames) for request in batch)
+        self._row.batches += 1
         self._row.frames += frames
         self._row.batch_sizes.observe(frames, BATCH_SIZES)
-        for request in batch:
-            request.sender.succeed(request, self._kind)
+
+    def _name(self, request: Request) -> str:
+        return self._nets.names[request.net]
 
     def _manifest(self, request: Request) -> Manifest:
-        return self._nets.manifests[self._nets.names[request.net]]
+        return self._nets.manifests[self._name(request)]
 
     def _maps(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
         count, height, width, _ = request.frames.shape
-        manifest = self._manifest(request)
-        stride = manifest.input.stride
-        heatmaps, pafs = (
-            (count, spec.stop - spec.start, height // stride, width // stride)
-            for spec in (manifest.heatmaps, manifest.pafs)
-        )
+        heatmaps, pafs = map_shapes(self._manifest(request), count, (height, width))
         first = request.maps.array(request.at_maps, heatmaps, self._dtype)
         return first, request.maps.array(request.at_maps + first.nbytes, pafs, self._dtype)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from worker.engine.manifest import Manifest, read_manifest
-from worker.engine.net import Maps, Net
+from worker.engine.net import Maps, Net, map_shapes
 from worker.errors import ModelError
 
 
@@ -75,4 +75,4 @@ def _wait_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-__all__ = ["Manifest", "Maps", "Net", "load", "read_manifest"]
+__all__ = ["Manifest", "Maps", "Net", "load", "map_shapes", "read_manifest"]

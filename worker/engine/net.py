@@ -55,14 +55,17 @@ class Net(Protocol):
         """Give the device's memory back; the net cannot be used afterwards."""
 
 
+def map_shapes(manifest: Manifest, count: int, sides: Sequence[int]) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
+    """The shapes of heatmaps and of PAFs for `count` frames of (height, width) `sides`."""
+    height, width = (side // manifest.input.stride for side in sides)
+    heatmaps, pafs = ((count, spec.stop - spec.start, height, width) for spec in (manifest.heatmaps, manifest.pafs))
+    return heatmaps, pafs
+
+
 def empty_maps(manifest: Manifest, count: int, sides: Sequence[int]) -> Maps:
     """Unwritten maps for `count` frames of (height, width) `sides`."""
-    height, width = (side // manifest.input.stride for side in sides)
-    heatmaps, pafs = (
-        np.empty((count, spec.stop - spec.start, height, width), np.float32)
-        for spec in (manifest.heatmaps, manifest.pafs)
-    )
-    return heatmaps, pafs
+    heatmaps, pafs = map_shapes(manifest, count, sides)
+    return np.empty(heatmaps, np.float32), np.empty(pafs, np.float32)
 
 
 def check_sides(manifest: Manifest, sides: Sequence[int]) -> None:

@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 #: Names of glibc's malloc parameters (mallopt(3)).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: How PyTorch says that memory is short, on a GPU and on a CPU.
-_NO_MEMORY = ("out of memory", "can't allocate memory")
+_NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+#: What is in every error of a GPU after which the process can do nothing more with it.
+_BROKEN = ("CUDA", "CUDNN", "CUBLAS")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -210,5 +212,5 @@ class _device_errors:  # noqa: N801 - used like a function
                 f"A batch of shape {self._shape} does not fit into the memory of {self._device}; "
                 "lower target_height or set max_width."
             ) from exc
-        if self._device != "cpu" and isinstance(exc, RuntimeError) and "CUDA" in str(exc):
+        if self._device != "cpu" and isinstance(exc, RuntimeError) and any(word in str(exc) for word in _BROKEN):
             raise DeviceLost(f"{self._device} does not work any more ({str(exc).splitlines()[0]}).") from exc

@@ -18,6 +18,8 @@ from worker.pose.skeleton import COCO_18, MIRRORED, Skeleton
 
 #: frames uint8 (N, H, W, 3), BGR → heatmaps float32 (N, 19, h, w), PAFs float32 (N, 38, h, w)
 Frames2Maps = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray]]
+#: A shape → an unwritten uint8 array of it.
+Room = Callable[[Tuple[int, ...]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Estimator:
         stride: the net's input sides are multiples of it, its maps smaller by it.
         pad_value: what frames are padded with.
         offset: how far right of and below the truth the net's answers lie, in pixels of the frame.
+        room: where the net likes to find its frames; anywhere if not given.
     """
 
     def __init__(
@@ -88,7 +91,9 @@ class Estimator:
         pad_value: int = 0,
         offset: Tuple[float, float] = (0.0, 0.0),
         skeleton: Skeleton = COCO_18,
+        room: Optional[Room] = None,
     ) -> None:
+        self._room: Room = room or _anywhere
         self._net, self._stride, self._pad_value, self._skeleton = net, stride, pad_value, skeleton
         self._offset = offset
 
@@ -117,14 +122,14 @@ class Estimator:
         preprocess_ms, net_ms = [0.0] * len(images), [0.0] * len(images)
         # The largest scale first: its grid is the one on which the others are merged.
         for scale in sorted(options.scales, reverse=True):
-            start = time.perf_counter()
             geometries = [self._plan(image, scale, options) for image in images]
-            frames = [to_frame(image, at, self._pad_value) for image, at in zip(images, geometries)]
-            spent = (time.perf_counter() - start) * 1000 / max(1, len(images))
-            for members in _by_shape(frames):
+            for members in _by_shape(geometries):
                 start = time.perf_counter()
-                maps = self._look(np.stack([frames[i] for i in members]), [geometries[i] for i in members], options)
-                shared = (time.perf_counter() - start) * 1000 / len(members)
+                frames = self._frames([images[i] for i in members], [geometries[i] for i in members])
+                ready = time.perf_counter()
+                maps = self._look(frames, [geometries[i] for i in members], options)
+                spent = (ready - start) * 1000 / len(members)
+                shared = (time.perf_counter() - ready) * 1000 / len(members)
                 for i, one in zip(members, maps):
                     preprocess_ms[i] += spent
                     net_ms[i] += shared
@@ -145,13 +150,22 @@ class Estimator:
             offset=self._offset,
         )
 
+    def _frames(self, images: Sequence[np.ndarray], geometries: Sequence[Geometry]) -> np.ndarray:
+        """The images as frames of one shape, (N, H, W, 3)."""
+        first = geometries[0]
+        frames = self._room((len(images), first.padded_height, first.padded_width, 3))
+        for image, geometry, frame in zip(images, geometries, frames):
+            to_frame(image, geometry, self._pad_value, frame)
+        return frames
+
     def _look(
         self, frames: np.ndarray, geometries: List[Geometry], options: EstimateOptions
     ) -> List[Tuple[np.ndarray, np.ndarray]]:
         heatmaps, pafs = self._net(frames)
         if options.flip:
             # Only the image is mirrored, not its padding, so that both sets of maps lie on one grid.
-            mirrored = frames.copy()
+            mirrored = self._room(frames.shape)
+            mirrored[...] = frames
             for i, at in enumerate(geometries):
                 mirrored[i, :, : at.net_width] = frames[i, :, : at.net_width][:, ::-1]
             other = self._net(mirrored)
@@ -241,8 +255,12 @@ def _average_mirrored(
         pafs[channel + 1] = (pafs[channel + 1] + back(other_pafs[source + 1])) / 2
 
 
-def _by_shape(frames: Sequence[np.ndarray]) -> List[List[int]]:
-    groups: Dict[Tuple[int, ...], List[int]] = {}
-    for i, frame in enumerate(frames):
-        groups.setdefault(frame.shape, []).append(i)
+def _by_shape(geometries: Sequence[Geometry]) -> List[List[int]]:
+    groups: Dict[Tuple[int, int], List[int]] = {}
+    for i, geometry in enumerate(geometries):
+        groups.setdefault((geometry.padded_height, geometry.padded_width), []).append(i)
     return list(groups.values())
+
+
+def _anywhere(shape: Tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.uint8)

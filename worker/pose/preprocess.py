@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import cv2
 import numpy as np
 
 from worker.pose.geometry import Geometry
 
 
-def to_frame(image: np.ndarray, geometry: Geometry, pad_value: int) -> np.ndarray:
+def to_frame(image: np.ndarray, geometry: Geometry, pad_value: int, frame: Optional[np.ndarray] = None) -> np.ndarray:
     """Scale (bicubic) and pad right and bottom.
 
     Args:
         image: uint8 (H, W, 3), BGR.
         geometry: as planned for this image.
         pad_value: what the padding is filled with, 0..255.
+        frame: where to write the result; a new array if not given.
 
     Returns:
         uint8 (padded_height, padded_width, 3), BGR.
     """
+    if frame is None:
+        frame = np.empty((geometry.padded_height, geometry.padded_width, 3), np.uint8)
+    scaled = frame[: geometry.net_height, : geometry.net_width]
+    frame[geometry.net_height :] = pad_value
+    frame[:, geometry.net_width :] = pad_value
     size = (geometry.net_width, geometry.net_height)
     if 1 in size:
-        scaled = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        made = cv2.resize(image, size, scaled, interpolation=cv2.INTER_CUBIC)
     else:  # given the size, OpenCV would sample at a slightly different scale along a side that is not whole
-        scaled = cv2.resize(image, None, fx=geometry.scale, fy=geometry.scale, interpolation=cv2.INTER_CUBIC)
-    bottom = geometry.padded_height - geometry.net_height
-    right = geometry.padded_width - geometry.net_width
-    return cv2.copyMakeBorder(scaled, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=(pad_value,) * 3)
+        made = cv2.resize(image, None, scaled, geometry.scale, geometry.scale, interpolation=cv2.INTER_CUBIC)
+    if not np.shares_memory(made, scaled):  # OpenCV has found that it cannot write there
+        scaled[...] = made
+    return frame

@@ -1,0 +1,159 @@
+"""What the net process does with a batch: what fails together is tried apart, and what cannot fit alone fails alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+
+import numpy as np
+import pytest
+
+from worker.device.batching import Batcher
+from worker.device.board import Board
+from worker.device.channel import RemoteNet, listen
+from worker.device.server import Server
+from worker.engine import Maps, read_manifest
+from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
+
+#: A frame that begins with this makes the pass fail in which it is.
+_POISON = 13
+
+
+class _Memory:
+    """What a pass has on the device."""
+
+
+class FakeNet:
+    """Its maps tell of each frame's first pixel; it fits `fits` frames, and only if the last pass has left nothing."""
+
+    def __init__(self, fits: int = 99) -> None:
+        self.fits = fits
+        self.passes: List[int] = []
+        self._last: Any = None
+
+    def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
+        held = _Memory()
+        assert self._last is None or self._last() is None, "the failed pass still holds its memory"
+        self._last = weakref.ref(held)
+        count = sum(map(len, frames))
+        self.passes.append(count)
+        if count > self.fits:
+            raise DeviceOutOfMemory(f"{count} frames do not fit")
+        if any(frame[0, 0, 0, 0] == _POISON for frame in frames):
+            raise RuntimeError("something that no net should do")
+        for frame, (heatmaps, pafs) in zip(frames, maps):
+            heatmaps[...] = frame[0, 0, 0, 0]
+            pafs[...] = frame[0, 0, 0, 1]
+
+
+class FakeNets:
+    """Stands for worker.device.nets.Nets; `spare` nets can leave, and each makes room for one more frame."""
+
+    def __init__(self, folder: Path, net: FakeNet, spare: int) -> None:
+        self.names, self._net, self._spare = ("thin",), net, spare
+        self.manifests = {"thin": read_manifest(folder)}
+
+    def get(self, name: str) -> FakeNet:
+        return self._net
+
+    def make_room(self, name: str) -> bool:
+        self._spare -= 1
+        self._net.fits += self._spare >= 0
+        return self._spare >= 0
+
+
+class Running:
+    """A server in a thread, and slots that ask it together."""
+
+    def __init__(self, folder: Path, net: FakeNet, spare: int = 0, half: bool = False) -> None:
+        self.board, self._manifest, self._listener = Board.create(), read_manifest(folder), listen()
+        self._address = self._listener.getsockname()
+        self._control, self._stop = os.pipe()
+        nets: Any = FakeNets(folder, net, spare)
+        batcher: Any = Batcher(8, 30.0)
+        self._server = Server(nets, batcher, self.board, listener=self._listener, control=self._control, half=half)
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+
+    def ask(self, pixels: Sequence[Tuple[int, int]]) -> List[Any]:
+        """One slot for each pair of pixel values; what each gets: its maps' values, or an error."""
+        slots = [RemoteNet(self._address, self._manifest, timeout_s=20) for _ in pixels]
+        for slot in slots:
+            slot.begin()
+        found: Dict[int, Any] = {}
+
+        def one(index: int) -> None:
+            frame = slots[index].empty((1, 64, 64, 3))
+            frame[...] = 0
+            frame[0, 0, 0, :2] = pixels[index]
+            try:
+                heatmaps, pafs = slots[index](frame)
+                found[index] = (heatmaps.min(), heatmaps.max(), pafs.min(), pafs.max())
+            except (DeviceLost, DeviceOutOfMemory, ModelError) as exc:
+                found[index] = exc
+
+        threads = [threading.Thread(target=one, args=(index,)) for index in range(len(slots))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        for slot in slots:
+            slot.close()
+        return [found[index] for index in range(len(slots))]
+
+    def stop(self) -> None:
+        os.close(self._stop)
+        self._thread.join(10)
+        os.close(self._control)
+        self._listener.close()
+        for connection in self._server._connections:  # which end with their process, usually
+            connection.close()
+
+
+@pytest.fixture
+def run(thin_net: Path) -> Iterator[Callable[..., Running]]:
+    started: List[Running] = []
+
+    def start(net: FakeNet, **options: Any) -> Running:
+        started.append(Running(thin_net, net, **options))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.stop()
+
+
+PIXELS = [(10 + i, 100 + i) for i in (0, 1, 2, 4, 5, 6)]
+EXPECTED = [(first, first, second, second) for first, second in PIXELS]
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(run: Callable[..., Running]) -> None:
+    net = FakeNet(fits=2)
+    running = run(net)
+    assert running.ask(PIXELS) == EXPECTED
+    assert net.passes == [6, 3, 1, 2, 3, 1, 2]
+    assert running.board.net.out_of_memory == 3
+    assert (running.board.net.batches, running.board.net.frames) == (4, 6)
+
+
+def test_only_a_frame_that_does_not_fit_alone_fails(run: Callable[..., Running]) -> None:
+    answers = run(FakeNet(fits=0)).ask(PIXELS[:2])
+    assert [type(answer) for answer in answers] == [DeviceOutOfMemory] * 2
+
+
+def test_other_nets_leave_for_a_frame_that_does_not_fit_beside_them(run: Callable[..., Running]) -> None:
+    running = run(FakeNet(fits=0), spare=2)
+    assert running.ask(PIXELS[:1]) == EXPECTED[:1]
+
+
+def test_one_bad_frame_fails_alone(run: Callable[..., Running]) -> None:
+    answers = run(FakeNet()).ask([*PIXELS[:2], (_POISON, 0), *PIXELS[2:]])
+    assert isinstance(answers.pop(2), DeviceLost)
+    assert answers == EXPECTED
+
+
+def test_maps_travel_as_float16_where_the_net_computes_so(run: Callable[..., Running]) -> None:
+    assert run(FakeNet(), half=True).ask(PIXELS) == EXPECTED
