@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options bench-precision clean
+.PHONY: demo test caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options bench-precision gpu-bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -67,6 +67,10 @@ bench-fleet: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m models.samples $(SAMPLES)
 	$(BIN)/python -m benchmarks.fleet
+
+# Everything on a GPU machine in one call, the tests that need a GPU too; elsewhere it says that there is none.
+gpu-bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.gpu $(GPU_BENCH)
 
 # Beside other runtimes, in an environment of their own; and beside Caffe2 where `make caffe2-test` has built it.
 bench-engine: $(VENV)/.dev .venv-bench/.ready

@@ -10,11 +10,17 @@ from typing import Any, Callable, Iterator
 
 import pytest
 import redis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 
 from tests.documents import command, example
 from tests.support import ROOT, clean_environ
 
 SAMPLES = ROOT / "samples"
+
+# However busy the machine is; and what fails once fails again.
+hypothesis.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ def clean_environ() -> Dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("POSE_")}
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     """Return `condition()` as soon as it is true; fail after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -122,7 +122,7 @@ def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pyt
     assert own_slots(read_settings({}), on_cpu) == 2
     assert own_slots(read_settings({"POSE_SLOTS": "5"}), on_gpu) == 5
     assert own_slots(read_settings({"POSE_SLOTS": "5", "POSE_INLINE": "1"}), on_gpu) == 1
-    assert (own_batch(read_settings({}), on_gpu), own_batch(read_settings({}), on_cpu)) == (8, 1)
+    assert (own_batch(read_settings({}), on_gpu), own_batch(read_settings({}), on_cpu)) == (4, 1)
     assert own_batch(read_settings({"POSE_MAX_BATCH": "3"}), on_cpu) == 3
     assert own_precision(read_settings({}), "cuda:0") == "fp16"
     assert own_precision(read_settings({}), "cpu") == "fp32"

@@ -52,11 +52,11 @@ class FakeNet:
 class FakeNets:
     """Stands for worker.device.nets.Nets; `spare` nets can leave, and each makes room for one more frame."""
 
-    def __init__(self, folder: Path, net: FakeNet, spare: int) -> None:
+    def __init__(self, folder: Path, net: Any, spare: int) -> None:
         self.names, self._net, self._spare = ("thin",), net, spare
         self.manifests = {"thin": read_manifest(folder)}
 
-    def get(self, name: str) -> FakeNet:
+    def get(self, name: str) -> Any:
         return self._net
 
     def make_room(self, name: str) -> bool:
@@ -68,7 +68,7 @@ class FakeNets:
 class Running:
     """A server in a thread, and slots that ask it together."""
 
-    def __init__(self, folder: Path, net: FakeNet, spare: int = 0, half: bool = False) -> None:
+    def __init__(self, folder: Path, net: Any, spare: int = 0, half: bool = False) -> None:
         self.board, self._manifest, self._listener = Board.create(), read_manifest(folder), listen()
         self._address = self._listener.getsockname()
         self._control, self._stop = os.pipe()
@@ -78,7 +78,7 @@ class Running:
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
 
-    def ask(self, pixels: Sequence[Tuple[int, int]]) -> List[Any]:
+    def ask(self, pixels: Sequence[Tuple[int, int]], side: int = 64) -> List[Any]:
         """One slot for each pair of pixel values; what each gets: its maps' values, or an error."""
         slots = [RemoteNet(self._address, self._manifest, timeout_s=20) for _ in pixels]
         for slot in slots:
@@ -86,7 +86,7 @@ class Running:
         found: Dict[int, Any] = {}
 
         def one(index: int) -> None:
-            frame = slots[index].empty((1, 64, 64, 3))
+            frame = slots[index].empty((1, side, side, 3))
             frame[...] = 0
             frame[0, 0, 0, :2] = pixels[index]
             try:

@@ -116,9 +116,9 @@ def test_a_killed_workers_message_comes_back_at_once(
         job = slow_client.submit(samples / "bus.jpg", overlay=False)
         wait_until(lambda: job.state == "STARTED", 60)
         os.kill(first.pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(first.pid)], 5)
+        psutil.wait_procs([psutil.Process(first.pid)], 30)
         second = start_worker("cpu8", **{**slow, "NULL_NET_MS": "0"})
-        assert job.result(30).worker.startswith("cpu8")
+        assert job.result(60).worker.startswith("cpu8")
     stop_child(second, grace_s=10)
 
 

@@ -111,7 +111,7 @@ def start(broker: str, tmp_path: Path, queue: str) -> Iterator[Callable[..., Fle
 
     yield begin
     for fleet in fleets:
-        stop_child(fleet.process, grace_s=15)
+        stop_child(fleet.process, grace_s=30)
 
 
 def _succeeded(log: str) -> Counter:
@@ -139,33 +139,32 @@ def test_a_drain_under_load_loses_nothing_and_does_nothing_twice(
     wait_until(lambda: sum(_succeeded(fleet.text()).values()) > 10)
     family = fleet.family()
     kill(fleet)
-    assert fleet.process.wait(20) == 0, fleet.text()[-3000:]
-    assert psutil.wait_procs(family, 5)[1] == []
+    assert fleet.process.wait(60) == 0, fleet.text()[-3000:]
+    assert psutil.wait_procs(family, 30)[1] == []
     done = len(_succeeded(fleet.text()))
     assert 10 < done < 80
     start(NULL_NET_MS="0").await_ready()
     for job in jobs:
-        assert job.result(30).attempt == 1
-    wait_until(lambda: len(_succeeded(fleet.text())) == 80, 5)  # the log follows the result
+        assert job.result(60).attempt == 1
+    wait_until(lambda: len(_succeeded(fleet.text())) == 80)  # the log follows the result
     assert set(_succeeded(fleet.text()).values()) == {1}
 
 
 def test_what_is_not_done_within_the_grace_goes_back_to_the_queue(
     start: Callable[..., Fleet], client: PoseClient, image: Path, queue: str, redis_client: redis.Redis
 ) -> None:
-    fleet = start(NULL_NET_MS="20000", POSE_GRACE_S=1, POSE_SOFT_TIME_LIMIT_S=30, POSE_HARD_TIME_LIMIT_S=40)
+    limits = {"POSE_SOFT_TIME_LIMIT_S": 200, "POSE_HARD_TIME_LIMIT_S": 210, "POSE_NET_TIMEOUT_S": 220}
+    fleet = start(NULL_NET_MS="200000", POSE_GRACE_S=1, **limits)
     fleet.await_ready()
     job = client.submit(image, overlay=False)
     wait_until(lambda: job.state == "STARTED")
     family = fleet.family()
-    begun = time.monotonic()
     fleet.process.send_signal(signal.SIGTERM)
-    assert fleet.process.wait(30) == 0, fleet.text()[-3000:]
-    assert time.monotonic() - begun < 15
-    assert psutil.wait_procs(family, 5)[1] == []
-    wait_until(lambda: redis_client.llen(queue) == 1, 5)
+    assert fleet.process.wait(60) == 0, fleet.text()[-3000:]  # long before the net would be done
+    assert psutil.wait_procs(family, 30)[1] == []
+    wait_until(lambda: redis_client.llen(queue) == 1)
     start().await_ready()
-    assert job.result(30).attempt == 1  # it was not the job's fault
+    assert job.result(60).attempt == 1  # it was not the job's fault
 
 
 def test_a_slot_that_dies_is_replaced_and_its_job_redone(
@@ -176,7 +175,7 @@ def test_a_slot_that_dies_is_replaced_and_its_job_redone(
     job = client.submit(image, overlay=False)
     [busy] = wait_until(lambda: [slot for one in fleet.reports() for slot in one["slots"] if slot["busy_s"]])
     os.kill(busy["pid"], signal.SIGKILL)
-    result = job.result(30)
+    result = job.result(60)
     assert result.attempt == 2
     wait_until(lambda: all(psutil.pid_exists(slot["pid"]) for slot in fleet.reports()[0]["slots"]))
     assert fleet.reports()[0]["pid"] in [process.pid for process in fleet.family()]  # the worker itself lived on
@@ -189,7 +188,7 @@ def test_a_job_that_kills_every_slot_is_not_tried_for_ever(
     fleet.await_ready()
     job = client.submit(image, overlay=False)
     killed = set()
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     while job.state != "FAILURE" and time.monotonic() < deadline:
         for report in fleet.reports():
             for slot in report["slots"]:
@@ -210,7 +209,7 @@ def test_a_net_process_that_dies_costs_one_attempt(
     wait_until(lambda: fleet.reports()[0]["net"]["batch_in_flight_s"])
     [net] = [process for process in fleet.family() if "worker.device.server" in process.cmdline()]
     net.kill()
-    assert job.result(30).attempt >= 2
+    assert job.result(60).attempt >= 2
     wait_until(lambda: fleet.reports()[0]["net"]["restarts"] == 1 and fleet.reports()[0]["net"]["ready"])
 
 
@@ -225,7 +224,7 @@ def test_a_killed_worker_leaves_no_process_and_its_job_is_done_by_the_next(
     orphans = worker.children(recursive=True)
     assert len(orphans) >= 3  # the net process and two slots
     worker.kill()
-    assert psutil.wait_procs(orphans, 5)[1] == []
+    assert psutil.wait_procs(orphans, 30)[1] == []
     assert job.result(60).people == []
     assert "Worker cpu0 was ended by SIGKILL; it is started again in 0.5 s" in fleet.text()
 
@@ -252,10 +251,10 @@ def test_check_and_status_tell_of_the_net_and_of_the_slots(start: Callable[..., 
     assert any(line.split()[1] == "ready" for line in lines[1:])
     [net] = [process for process in fleet.family() if "worker.device.server" in process.cmdline()]
     net.suspend()
-    wait_until(lambda: fleet.command("check").returncode == 1, 20)
+    wait_until(lambda: fleet.command("check").returncode == 1)
     assert "its net process has been frozen" in fleet.command("check").stderr
     net.resume()
-    wait_until(lambda: fleet.command("check").returncode == 0, 20)
+    wait_until(lambda: fleet.command("check").returncode == 0)
 
 
 def test_revoked_and_expired_jobs_are_not_done(
@@ -266,7 +265,7 @@ def test_revoked_and_expired_jobs_are_not_done(
     time.sleep(0.1)
     start().await_ready()
     last: JobHandle = client.submit(image, overlay=False)
-    last.result(30)
+    last.result(60)
     assert expired.state == "REVOKED"
 
 
