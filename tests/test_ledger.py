@@ -62,6 +62,7 @@ def test_a_job_that_goes_well(ledger: Ledger, result: Any, redis_client: redis.R
     assert redis_client.get(result("").key) == b"people"
     assert ledger.state("j") == "done"
     assert "message" not in ledger.show("j")  # what has ended weighs little
+    assert 0 < redis_client.ttl(ledger._key("job", "j")) <= result("").ttl_s  # and is kept as long as its result
 
 
 def test_the_same_id_is_the_same_job_or_refused(ledger: Ledger) -> None:

@@ -59,7 +59,7 @@ def _begin(ledger: Ledger, prefix: str, job_id: str) -> Any:
 def test_a_message_that_vanished_is_sent_again_and_one_that_is_held_is_not(
     ledger: Ledger, prefix: str, sent: List[str], redis_client: redis.Redis, reconciler: Callable[[], Reconciler]
 ) -> None:
-    for job_id in ("vanished", "held", "queued"):
+    for job_id in ("vanished", "held", "queued", "later"):
         ledger.record(job_id, Message(prefix, kwargs={"image": job_id}))
     time.sleep(0.01)
     redis_client.hset(f"{prefix}:unacked", "tag", json.dumps([{"headers": {"id": "held"}}, "", prefix]))
@@ -68,6 +68,8 @@ def test_a_message_that_vanished_is_sent_again_and_one_that_is_held_is_not(
     # At the head is one that the ledger has never heard of: nobody can tell who is behind it.
     assert reconciler().look() == 0
     redis_client.rpop(prefix)
+    # What was given back comes to the head in any order.
+    redis_client.rpush(prefix, json.dumps({"headers": {"id": "later"}}))
     redis_client.expire(f"{prefix}:unacked", 60)
     redis_client.delete(f"{prefix}:reconciler")
     assert reconciler().look() == 1
