@@ -49,6 +49,7 @@ def test_no_room_imports_from_its_left(room: str) -> None:
         ("worker.pose", "torch celery redis kombu"),
         ("worker.app", "torch cv2 numba"),
         ("worker.settings", "torch cv2 celery redis"),
+        ("worker.__main__, worker.health", "torch cv2 numba celery redis numpy tqdm"),  # the health check
         ("worker.engine", "torch cv2 celery redis"),
     ],
 )

@@ -145,3 +145,17 @@ def test_a_broker_that_is_away_is_waited_for_with_a_line_each_time(thin_net: Pat
     assert "s3cret" not in text
     assert status == 0
     assert [path.name for path in tmp_path.iterdir()] == ["log"]  # the heartbeat has gone with the worker
+
+
+@pytest.mark.parametrize("words", ["status", "dead list", "dead purge --all", "dead requeue --all", "refused list"])
+def test_commands_without_a_redis_say_so_in_one_sentence(words: str) -> None:
+    command = [sys.executable, "-m", "worker", *words.split()]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, env={**clean_environ(), **told}, stderr=subprocess.PIPE, text=True)
+        for told in ({}, {"POSE_BROKER_URL": "redis://:s3cret@127.0.0.1:1/0"})
+    ]
+    unset, away = (process.communicate(timeout=100)[1] for process in running)
+    assert [process.returncode for process in running] == [2, 2]
+    assert unset.startswith("pose worker: POSE_BROKER_URL is not set")
+    assert away.startswith("pose worker: The Redis redis://:***@127.0.0.1:1/0 does not answer")
+    assert (unset.count("\n"), away.count("\n")) == (1, 1)

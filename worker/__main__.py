@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
+from typing import List, Optional
 
 import click
 
-from worker.dead import dead
-from worker.errors import PoseError, SettingsError
-from worker.evaluate import evaluate
+from worker.errors import PoseError
 from worker.logs import last_words
-from worker.refused import refused
-from worker.settings import settings
-from worker.submit import submit
+from worker.settings import deployed, masked, settings
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """The commands of this file, and others whose modules are imported only when they are asked for: every few seconds
+    a health check starts, which needs none of them."""
+
+    elsewhere = ("dead", "evaluate", "refused", "submit")
+
+    def list_commands(self, ctx: click.Context) -> List[str]:
+        """All names."""
+        return sorted((*super().list_commands(ctx), *self.elsewhere))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
+        """The command of that name, which is also its module's."""
+        if cmd_name not in self.elsewhere:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(importlib.import_module(f"worker.{cmd_name}"), cmd_name)
+        return found
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Multi-person pose estimation as a queue worker."""
 
@@ -27,9 +43,7 @@ def fleet() -> None:
     """Run this machine's workers, one for each GPU, against the configured broker (POSE_BROKER_URL)."""
     from worker.fleet import run_fleet
 
-    if not settings().broker_url:
-        raise SettingsError("POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0.")
-    sys.exit(run_fleet(settings()))
+    sys.exit(run_fleet(deployed()))
 
 
 @main.command()
@@ -70,10 +84,8 @@ def status(watch: bool) -> None:
     from worker.health import all_workers
     from worker.status import table
 
-    if not settings().broker_url:
-        raise SettingsError("POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0.")
     while True:
-        text = table(all_workers(settings()))
+        text = table(all_workers(deployed()))
         if watch:
             click.clear()
         click.echo(text)
@@ -82,21 +94,18 @@ def status(watch: bool) -> None:
         time.sleep(1)
 
 
-main.add_command(dead)
-main.add_command(evaluate)
-main.add_command(refused)
-
-
-main.add_command(submit)
-
-
 def run() -> None:
     """Run the command line; expected errors end it with their sentence and status 2."""
     try:
         main()
     except PoseError as exc:
         last_words(str(exc))
-        sys.exit(2)
+    except Exception as exc:
+        if "redis" not in sys.modules or not isinstance(exc, sys.modules["redis"].RedisError):
+            raise
+        url = masked(settings().results_url)
+        last_words(f"The Redis {url} does not answer ({exc}); check POSE_BROKER_URL and the server.")
+    sys.exit(2)
 
 
 if __name__ == "__main__":

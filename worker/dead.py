@@ -11,12 +11,14 @@ import click
 
 from worker.errors import InvalidRequest
 from worker.ledger import Ledger, Message
+from worker.settings import deployed
 
 
 def _ledger() -> Ledger:
     """The configured one; imported here, as the other commands are to start without Celery."""
     from worker.attempt import ledger
 
+    deployed()
     return ledger()
 
 

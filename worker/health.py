@@ -8,9 +8,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional
-
-import redis
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional
 
 from worker.device import board as boards
 from worker.device.board import Board, now
@@ -18,6 +16,9 @@ from worker.device.gpus import memory
 from worker.device.pin import Device, own_precision
 from worker.servers import connect
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    import redis
 
 #: Seconds between two heartbeats, and after how many without one a worker counts as dead.
 BEAT_S = 1.0
@@ -41,7 +42,9 @@ class Heart:
         self._key = f"{settings.key_prefix}:worker:{name}"
         self._redis: Optional[redis.Redis] = None
         if settings.results_url:
-            self._redis = connect(settings.results_url, timeout_s=0.5)
+            from redis import RedisError  # not at the top: the health check reads files, and starts every few seconds
+
+            self._redis, self._outage = connect(settings.results_url, timeout_s=0.5), RedisError
         self._next = self._redis_again = 0.0
         self._before = (now(), 0)
         self._rate = 0.0
@@ -61,7 +64,7 @@ class Heart:
         if self._redis is not None and now() >= self._redis_again:
             try:
                 self._redis.set(self._key, text, px=int(STALE_S * 1000))
-            except redis.RedisError:
+            except self._outage:
                 self._redis_again = now() + _OUTAGE_S
 
     def stop(self) -> None:
@@ -69,7 +72,7 @@ class Heart:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
         if self._redis is not None:
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(self._outage):
                 self._redis.delete(self._key)
 
     def report(self, restarts: int) -> Dict[str, Any]:

@@ -20,7 +20,7 @@ import redis
 from worker.attempt import ledger
 from worker.errors import InvalidRequest
 from worker.servers import connect
-from worker.settings import settings
+from worker.settings import deployed, settings
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,11 @@ def refuse(why: str, message: Any, *, queue: str, backend: Any, job_id: Optional
         backend.mark_as_failure(job_id, InvalidRequest(why))
 
 
+def _configured() -> Refused:
+    deployed()
+    return refused_messages()
+
+
 @click.group()
 def refused() -> None:
     """Messages that no worker would take: not JSON, too large, another task, not signed."""
@@ -107,7 +112,7 @@ def refused() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, with what arrived.")
 def list_(as_json: bool) -> None:
     """List them, the newest first."""
-    entries = refused_messages().list()
+    entries = _configured().list()
     for entry in entries:
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["time"]))
         click.echo(
@@ -120,4 +125,4 @@ def list_(as_json: bool) -> None:
 @refused.command()
 def purge() -> None:
     """Remove them for good."""
-    click.echo(f"{refused_messages().purge()} removed")
+    click.echo(f"{_configured().purge()} removed")

@@ -352,6 +352,17 @@ def settings() -> Settings:
     return read_settings(os.environ)
 
 
+def deployed() -> Settings:
+    """The settings of this process, for what is of use only where a broker is configured.
+
+    Raises:
+        SettingsError: as :func:`read_settings`, or there is no broker.
+    """
+    if not settings().broker_url:
+        raise SettingsError("POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0.")
+    return settings()
+
+
 def table() -> str:
     """All settings as a Markdown table, for the README."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
