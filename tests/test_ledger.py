@@ -153,6 +153,22 @@ def test_a_person_revives_or_removes_what_is_dead(ledger: Ledger, result: Any, r
     assert list(ledger.dead()) == []
 
 
+def test_dead_letters_are_kept_as_long_as_was_said_and_then_not_listed_either(
+    redis_client: redis.Redis, result: Any
+) -> None:
+    ledger = Ledger(redis_client, f"test-{uuid.uuid4().hex}", dead_keep_s=1)
+    for job_id, keep_s in (("old", 1), ("new", 60)):
+        ledger._dead_keep_s = keep_s
+        ledger.begin(job_id, "one", MESSAGE, WHERE, 2, result("started"))
+        assert ledger.later(job_id, "one", "boo", 0, 1, result("retry")) == "dead"
+    assert [job_id for job_id, _ in ledger.dead()] == ["old", "new"]
+    time.sleep(1.1)
+    ledger._dead_keep_s = 1
+    ledger.suspects(token(), [])
+    assert list(ledger.dead()) == []
+    assert ledger.state("old") is None
+
+
 def test_what_is_lost_or_due_is_claimed_once(ledger: Ledger, result: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = token(), token()
     monkeypatch.setattr(module, "LEASE_S", 0.05)

@@ -165,7 +165,7 @@ class Ledger:
     def suspects(self, token: str, lists: Sequence[str]) -> Optional[Tuple[List[str], List[str], Dict[str, List[str]]]]:
         """For the reconciler: the jobs of expired leases, of pauses that are over, and, of each list, the ones that
         left it and were not begun. None if another reconciler is at work."""
-        found = self._run("suspects", token, int(_LOCK_S * 1000), _PATIENCE_S, _MOST, *lists)
+        found = self._run("suspects", token, int(_LOCK_S * 1000), _PATIENCE_S, _MOST, self._dead_keep_s, *lists)
         if found is None:
             return None
         expired: List[List[str]] = [[_text(job_id) for job_id in ids] for ids in found]

@@ -169,6 +169,12 @@ PROTECTIONS = [
         f"{_LEDGER}::test_of_those_that_were_lost_twice_one_is_tried_at_a_time",
     ),
     Protection(
+        "the list of dead letters forgets those that have expired",
+        "worker/lua/suspects.lua",
+        [("  redis.call('ZREM', prefix .. ':dead', letter)\n", "")],
+        f"{_LEDGER}::test_dead_letters_are_kept_as_long_as_was_said_and_then_not_listed_either",
+    ),
+    Protection(
         "no key of the ledger stays for ever",
         "worker/lua/common.lua",
         [("  redis.call('EXPIRE', job, keep)\n", "")],

@@ -1,7 +1,7 @@
--- What the reconciler must look at: token, its ttl in ms, patience in seconds, most of each kind, lists ... -> {ids of
--- expired leases, of pauses that are over, {list, ids that were taken from it and never begun}...}, or nothing if
+-- What the reconciler must look at: token, its ttl in ms, patience in seconds, most of each kind, keep of the dead,
+-- lists ... -> {ids of expired leases, of pauses that are over, {list, ids that were taken from it and never begun}...}, or nothing if
 -- another one holds the lock. A list is first in, first out: what was sent before its head has left it.
-local token, patience, most = ARGV[2], tonumber(ARGV[4]), ARGV[5]
+local token, patience, most, keep = ARGV[2], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local lock = prefix .. ':reconciler'
 if not redis.call('SET', lock, token, 'NX', 'PX', ARGV[3]) then
   if redis.call('GET', lock) ~= token then
@@ -13,8 +13,11 @@ local time = now()
 local function due(set, before)
   return redis.call('ZRANGE', prefix .. ':' .. set, '-inf', '(' .. seconds(before), 'BYSCORE', 'LIMIT', 0, most)
 end
+for _, letter in ipairs(due('dead', time - keep)) do -- its record has expired, and the set outlives it
+  redis.call('ZREM', prefix .. ':dead', letter)
+end
 local found = {due('running', time), due('later', time)}
-for place = 6, #ARGV do
+for place = 7, #ARGV do
   local list, before = ARGV[place], time - patience
   local head = redis.call('LINDEX', list, -1)
   if head then
