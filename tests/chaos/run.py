@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import random
 import statistics
@@ -107,14 +108,16 @@ class Run:
         over = threading.Event()
         submitter = threading.Thread(target=self._submit, args=(jobs, kills * pause_s / jobs, over))
         submitter.start()
-        for number in range(kills):
-            time.sleep(pause_s * self._random.uniform(0.5, 1.5))
-            at, held = time.time(), self._held()
-            told = self._faults.strike()
-            self.struck.append(Strike(told, at, _hit(told, held)))
-            if log:
-                log.write(f"{number + 1:>4}  {told}\n")
-                log.flush()
+        # Ctrl-C ends the striking, and the account of what was struck follows.
+        with contextlib.suppress(KeyboardInterrupt):
+            for number in range(kills):
+                time.sleep(pause_s * self._random.uniform(0.5, 1.5))
+                at, held = time.time(), self._held()
+                told = self._faults.strike()
+                self.struck.append(Strike(told, at, _hit(told, held)))
+                if log:
+                    log.write(f"{number + 1:>4}  {told}\n")
+                    log.flush()
         over.set()
         submitter.join()
 
@@ -234,7 +237,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             run.play(told.jobs, told.kills, told.pause, sys.stdout)
             account = Account(run, told.patience)
             spent_s = time.monotonic() - begun
-            print(f"{dict(account.outcomes)} in {spent_s:.0f} s, {run.workers.restarts} workers restarted")
+            struck = f"{len(run.struck)} faults, {run.workers.restarts} workers restarted"
+            print(f"{dict(account.outcomes)} in {spent_s:.0f} s, {struck}")
             report(run, account)
             for fault in account.faults:
                 print(f"✗ {fault}")
