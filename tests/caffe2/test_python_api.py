@@ -39,8 +39,8 @@ def _write(directory: Path, predict: Any, init: Any) -> Path:
     return directory
 
 
-def _same(directory: Path) -> None:
-    caffe2, ours = (load(directory, engine=engine).run(BATCH) for engine in ("caffe2", "torch"))
+def _same(directory: Path, batch: np.ndarray = BATCH) -> None:
+    caffe2, ours = (load(directory, engine=engine).run(batch) for engine in ("caffe2", "torch"))
     for expected, found in zip(caffe2, ours):
         assert np.ptp(expected) > 1e-3
         assert np.abs(expected - found).max() <= TOLERANCE * np.ptp(expected)
@@ -129,3 +129,28 @@ def test_operators_of_create_operator(window: Window, pool: Window, tmp_path: Pa
     predict.op.extend(made)
     predict.external_input.extend(["data", *shapes])
     _same(_write(tmp_path / "net", predict, init))
+
+
+@pytest.mark.parametrize("size", [(40, 56), (64, 24)])
+def test_a_model_of_brew(size: Tuple[int, int], tmp_path: Path) -> None:
+    """What other pose nets have between their convolutions."""
+    from caffe2.python import brew, model_helper
+
+    model = model_helper.ModelHelper(name="by_brew", arg_scope={"order": "NCHW"})
+    brew.conv(model, "data", "c1", 3, 12, kernel=4, stride=4, weight_init=("MSRAFill", {}))
+    model.param_init_net.UniformFill([], "slopes", shape=[12], min=-0.5, max=0.5)
+    model.param_init_net.UniformFill([], "scales", shape=[12], min=0.5, max=2.0)
+    model.net.PRelu(["c1", "slopes"], "p1")
+    model.net.AffineChannel(["p1", "scales", "slopes"], "a1", order="NCHW")
+    model.net.Add(["a1", "slopes"], "a2", broadcast=1, axis=1)
+    model.net.Mul(["a2", "p1"], "m1")
+    model.net.LeakyRelu("m1", "l1", alpha=0.1)
+    brew.average_pool(model, "l1", "half", kernel=2, stride=2)
+    model.net.ResizeNearest("half", "twice", width_scale=2.0, height_scale=2.0)
+    model.net.AveragePool("twice", "smooth", kernel=2, stride=1, pads=[0, 0, 1, 1], order="NCHW")
+    model.net.Tanh("l1", "t1")
+    model.net.StopGradient("t1", "g1")
+    brew.concat(model, ["smooth", "g1"], "both")
+    brew.conv(model, "both", "maps", 24, 57, kernel=2, stride=2)
+    batch = np.random.default_rng(size).standard_normal((2, 3, *size)).astype(np.float32)
+    _same(_write(tmp_path / "net", model.net.Proto(), _filled(model.param_init_net.Proto())), batch)

@@ -28,7 +28,7 @@ def _sentence(directory: Path) -> str:
 
 #: Operators beside the last, parameters beside the pose net's, and what the sentence must have.
 NETS: Sequence[Any] = [
-    ([("Foo", ["x"], ["a"], {})], ["operator Foo making blob 'a'", "not supported; supported are AveragePool"]),
+    ([("Foo", ["x"], ["a"], {})], ["operator Foo making blob 'a'", "not supported; supported are Add"]),
     ([("Relu", ["x"], ["a"], {"alpha": 0.1})], ["operator Relu making blob 'a'", "argument 'alpha'"]),
     (
         [("Conv", ["x", "w"], ["a"], {"kernel": 8, "fused_activation": "RELU"})],

@@ -84,6 +84,21 @@ def test_xavier_fill() -> None:
     assert found.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
 
 
+def test_msra_is_normal_about_zero_as_wide_as_the_fan_out_says() -> None:
+    found = _fill("MSRAFill", shape=[50, 20, 3, 3])
+    assert found.dtype == np.float32
+    assert found.mean() == pytest.approx(0, abs=0.003)
+    assert found.std() == pytest.approx(np.sqrt(2 / 450), rel=0.05)  # fan-out 50 x 3 x 3
+
+
+def test_uniform_is_between_its_bounds() -> None:
+    found = _fill("UniformFill", shape=[100, 100], min=-2.0, max=1.0)
+    assert found.dtype == np.float32
+    assert -2 <= found.min() < -1.99 < 0.99 < found.max() <= 1
+    plain = _fill("UniformFill", shape=[100, 100])
+    assert 0 <= plain.min() < 0.01 < 0.99 < plain.max() <= 1
+
+
 def test_random_fills_are_the_same_everywhere_and_differ_by_blob() -> None:
     fills = [("XavierFill", [], [blob], {"shape": [4, 4]}) for blob in "ab"]
     first, second = _parameters(fills), _parameters(fills[::-1])
@@ -93,7 +108,8 @@ def test_random_fills_are_the_same_everywhere_and_differ_by_blob() -> None:
 
 def test_every_fill_is_tested_here() -> None:
     assert set(FILLERS) == {
-        *("ConstantFill", "GaussianFill", "XavierFill", "GivenTensorFill", "GivenTensorBoolFill"),
+        *("ConstantFill", "GaussianFill", "MSRAFill", "UniformFill", "XavierFill"),
+        *("GivenTensorFill", "GivenTensorBoolFill"),
         *("GivenTensorDoubleFill", "GivenTensorInt16Fill", "GivenTensorInt64Fill", "GivenTensorIntFill"),
     }
 
@@ -108,9 +124,10 @@ def test_every_fill_is_tested_here() -> None:
         (("ConstantFill", [], ["p"], {"shape": [1], "dtype": 4}), r"'p': its data type 4 is not one of"),
         (("XavierFill", [], ["p"], {"shape": [1], "extra_shape": [2]}), r"'p': .*'extra_shape', which is not"),
         (
-            ("MSRAFill", [], ["p"], {"shape": [1]}),
-            r"MSRAFill making \['p'\], which is not supported; sup",
+            ("DiagonalFill", [], ["p"], {"shape": [1]}),
+            r"DiagonalFill making \['p'\], which is not supported; sup",
         ),
+        (("UniformFill", [], ["p"], {"shape": [1], "min": 1.0}), r"'p': its min 1 is not below its max 1"),
         (("ConstantFill", ["q"], ["p"], {"shape": [1]}), r"ConstantFill making \['p'\] from \['q'\]; it must"),
         (("ConstantFill", [], [], {"shape": [1]}), r"ConstantFill making \[\] from \[\]; it must make one blob"),
         (("ConstantFill", [], ["p", "q"], {"shape": [1]}), r"making \['p', 'q'\] from"),

@@ -160,6 +160,45 @@ def test_sum() -> None:
     _close(evaluate([("Sum", ["x", "x", "x"], ["y"], {})], X)["y"], 3 * X)
 
 
+def test_other_activations() -> None:
+    slopes = _random(6)
+    _close(evaluate([("Tanh", ["x"], ["y"], {})], X)["y"], np.tanh(X.astype(np.float64)))
+    _close(evaluate([("LeakyRelu", ["x"], ["y"], {"alpha": 0.2})], X)["y"], np.where(X > 0, X, 0.2 * X))
+    _close(evaluate([("LeakyRelu", ["x"], ["y"], {})], X)["y"], np.where(X > 0, X, 0.01 * X))
+    each = np.where(X > 0, X, slopes[:, None, None] * X)
+    _close(evaluate([("PRelu", ["x", "s"], ["y"], {"order": "NCHW"})], X, {"s": slopes})["y"], each)
+    _close(evaluate([("PRelu", ["x", "s"], ["y"], {})], X, {"s": slopes[:1]})["y"], np.where(X > 0, X, slopes[0] * X))
+
+
+@pytest.mark.parametrize(
+    ("args", "shape", "seen_as"),
+    [
+        ({}, (2, 6, 7, 9), (2, 6, 7, 9)),
+        ({}, (9,), (1, 1, 1, 9)),  # as in NumPy
+        ({}, (6, 1, 1), (1, 6, 1, 1)),
+        ({"broadcast": 1}, (7, 9), (1, 1, 7, 9)),  # the last dimensions
+        ({"broadcast": 1, "axis": 1}, (6,), (1, 6, 1, 1)),  # a value for each channel
+        ({"broadcast": 1, "axis": 1}, (6, 7), (1, 6, 7, 1)),
+        ({"broadcast": 1}, (1,), (1, 1, 1, 1)),
+    ],
+)
+def test_add_and_mul(args: Dict[str, Any], shape: Any, seen_as: Any) -> None:
+    other = _random(*shape)
+    _close(evaluate([("Add", ["x", "o"], ["y"], args)], X, {"o": other})["y"], X + other.reshape(seen_as))
+    _close(evaluate([("Mul", ["x", "o"], ["y"], args)], X, {"o": other})["y"], X * other.reshape(seen_as))
+
+
+def test_affine_channel() -> None:
+    parameters = {"s": _random(6), "b": _random(6)}
+    expected = X * parameters["s"][:, None, None] + parameters["b"][:, None, None]
+    _close(evaluate([("AffineChannel", ["x", "s", "b"], ["y"], {"order": "NCHW"})], X, parameters)["y"], expected)
+
+
+def test_resize_nearest() -> None:
+    found = evaluate([("ResizeNearest", ["x"], ["y"], {"height_scale": 2.0, "width_scale": 3.0})], X)["y"]
+    np.testing.assert_array_equal(found, X.repeat(2, 2).repeat(3, 3))
+
+
 @pytest.mark.parametrize("args", [{"is_test": 1}, {"is_test": 1, "epsilon": 0.1, "momentum": 0.9, "order": "NCHW"}])
 def test_spatial_bn(args: Dict[str, Any]) -> None:
     scale, bias, mean, var = _random(6), _random(6), _random(6), np.abs(_random(6))
@@ -173,7 +212,9 @@ def test_spatial_bn(args: Dict[str, Any]) -> None:
 def test_dropout_and_copy_change_nothing() -> None:
     operators = [
         ("Dropout", ["x"], ["d", "mask"], {"is_test": 1, "ratio": 0.5}),
-        ("Copy", ["d"], ["y"], {}),
+        ("Alias", ["d"], ["a"], {}),
+        ("StopGradient", ["a"], ["g"], {}),
+        ("Copy", ["g"], ["y"], {}),
         ("Free", ["d"], [], {}),
     ]
     np.testing.assert_array_equal(evaluate(operators, X)["y"], X)

@@ -13,6 +13,8 @@ _DTYPES = {1: np.float32, 2: np.int32, 5: np.bool_, 6: np.uint8, 7: np.int8, 9: 
 _ARGUMENTS = {
     "ConstantFill": frozenset({"value"}),
     "GaussianFill": frozenset({"mean", "std"}),
+    "MSRAFill": frozenset(),
+    "UniformFill": frozenset({"max", "min"}),
     "XavierFill": frozenset(),
 }
 #: Arguments without meaning where a net is filled once, on one device.
@@ -76,6 +78,18 @@ def _xavier(args: Dict[str, Any], shape: Tuple[int, ...], blob: str) -> np.ndarr
     return _generator(blob).uniform(-bound, bound, shape).astype(np.float32)
 
 
+def _msra(args: Dict[str, Any], shape: Tuple[int, ...], blob: str) -> np.ndarray:
+    fan_out = max(1, int(np.prod(shape)) // max(1, shape[1] if len(shape) > 1 else 1))
+    return _generator(blob).standard_normal(shape, np.float32) * np.float32(np.sqrt(2.0 / fan_out))
+
+
+def _uniform(args: Dict[str, Any], shape: Tuple[int, ...], blob: str) -> np.ndarray:
+    low, high = float(args.get("min", 0.0)), float(args.get("max", 1.0))
+    if not low < high:
+        raise ValueError(f"its min {low:g} is not below its max {high:g}")
+    return _generator(blob).uniform(low, high, shape).astype(np.float32)
+
+
 def _generator(blob: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(blob.encode()))
 
@@ -89,5 +103,7 @@ FILLERS: Dict[str, Callable[[Dict[str, Any], Tuple[int, ...], str], np.ndarray]]
     "GivenTensorInt16Fill": _given(np.int16),
     "GivenTensorInt64Fill": _given(np.int64),
     "GivenTensorIntFill": _given(np.int32),
+    "MSRAFill": _msra,
+    "UniformFill": _uniform,
     "XavierFill": _xavier,
 }

@@ -24,6 +24,7 @@ _SIDES = ("", "_h", "_w", "s")
 _WINDOW = frozenset(f"{name}{side}" for name in ("kernel", "stride", "dilation") for side in _SIDES) | {
     *("pad", "pad_t", "pad_l", "pad_b", "pad_r", "pads")
 }
+_BROADCAST = frozenset({"axis", "broadcast"})
 #: Arguments that choose how a backend computes, never what.
 _HINTS = frozenset(
     {"order", "exhaustive_search", "cudnn_exhaustive_search", "ws_nbytes_limit", "shared_buffer", "use_cudnn"}
@@ -31,6 +32,9 @@ _HINTS = frozenset(
 
 #: What can be executed: operator type → the arguments it may carry, and how many inputs it takes.
 OPERATORS: Dict[str, Tuple[FrozenSet[str], int, int]] = {
+    "Add": (_BROADCAST, 2, 2),
+    "AffineChannel": (frozenset(), 3, 3),
+    "Alias": (frozenset(), 1, 1),
     "AveragePool": (_WINDOW | {"count_include_pad", "global_pooling", "legacy_pad"}, 1, 1),
     "Clip": (frozenset({"min", "max"}), 1, 1),
     "Concat": (frozenset({"axis", "add_axis"}), 1, 1024),
@@ -39,13 +43,19 @@ OPERATORS: Dict[str, Tuple[FrozenSet[str], int, int]] = {
     "Dropout": (frozenset({"is_test", "ratio"}), 1, 1),
     "FC": (frozenset({"axis", "axis_w"}), 3, 3),
     "Free": (frozenset(), 1, 1024),
+    "LeakyRelu": (frozenset({"alpha"}), 1, 1),
     "MaxPool": (_WINDOW | {"global_pooling", "legacy_pad"}, 1, 1),
+    "Mul": (_BROADCAST, 2, 2),
+    "PRelu": (frozenset(), 2, 2),
     "Relu": (frozenset(), 1, 1),
     "Reshape": (frozenset({"shape"}), 1, 2),
+    "ResizeNearest": (frozenset({"height_scale", "width_scale"}), 1, 1),
     "Sigmoid": (frozenset(), 1, 1),
     "Softmax": (frozenset({"axis"}), 1, 1),
     "SpatialBN": (frozenset({"is_test", "epsilon", "momentum"}), 5, 5),
+    "StopGradient": (frozenset(), 1, 1),
     "Sum": (frozenset(), 1, 1024),
+    "Tanh": (frozenset(), 1, 1),
 }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from worker.engine.netdef import NetPair, Operator
 
 #: Operators that give their first input back.
-_IDENTITIES = frozenset({"Copy", "Dropout"})
+_IDENTITIES = frozenset({"Alias", "Copy", "Dropout", "StopGradient"})
 
 
 def optimise(net: NetPair) -> NetPair:
@@ -50,7 +50,7 @@ def single_assignment(net: NetPair) -> NetPair:
 
 
 def drop_identities(net: NetPair) -> NetPair:
-    """Leave out Copy and Dropout; their readers read what they read. One that makes an output stays."""
+    """Leave out Copy, Dropout and their like; their readers read what they read. One that makes an output stays."""
     behind: Dict[str, str] = {}
     operators: List[Operator] = []
     for operator in net.operators:

@@ -151,12 +151,6 @@ def _fully_connected(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
     return (*x[:axis], outputs)
 
 
-def _spatial_bn(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
-    x = _of_rank(shapes[0], 4)
-    _vectors(shapes[1:], x[1])
-    return x
-
-
 def _reshape(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
     if "shape" not in args:
         raise ValueError("has no shape")
@@ -182,6 +176,59 @@ def _softmax(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
     return shapes[0]
 
 
+def _elementwise(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
+    first, second = broadcast_shapes(args, shapes[0], shapes[1])
+    return tuple(np.broadcast_shapes(first, second))
+
+
+def broadcast_shapes(args: Dict[str, Any], first: Shape, second: Shape) -> Tuple[Shape, Shape]:
+    """The shapes as which the inputs of an Add or Mul meet.
+
+    With the argument `broadcast`, the second's dimensions are those of the first from `axis` on, by default the last
+    ones; without it they meet as in NumPy.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    if not args.get("broadcast", 0) or math.prod(second) == 1:
+        return first, (second if not args.get("broadcast", 0) else ())
+    axis = int(args.get("axis", -1))
+    start = len(first) - len(second) if axis == -1 else _axis(axis, len(first))
+    if start < 0 or first[start : start + len(second)] != second:
+        raise ValueError(f"{second} are no dimensions of {first} from axis {max(start, 0)} on")
+    return first, second + (1,) * (len(first) - start - len(second))
+
+
+def _affine(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
+    x = _of_rank(shapes[0], 4)
+    _vectors(shapes[1:], x[1])
+    return x
+
+
+def _prelu(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
+    if shapes[1] != (1,):
+        _vectors(shapes[1:], shapes[0][1])
+    return shapes[0]
+
+
+def _resize(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
+    x = _of_rank(shapes[0], 4)
+    rows, columns = resize_factors(args)
+    return (*x[:2], x[2] * rows, x[3] * columns)
+
+
+def resize_factors(args: Dict[str, Any]) -> Tuple[int, int]:
+    """How many rows and columns a ResizeNearest makes of one.
+
+    Raises:
+        ValueError: they are not whole, in words that end a sentence about the operator.
+    """
+    found = [float(args.get(f"{side}_scale", 1.0)) for side in ("height", "width")]
+    if any(factor != int(factor) or factor < 1 for factor in found):
+        raise ValueError(f"has the scales {found}; only whole ones from 1 on are supported")
+    return int(found[0]), int(found[1])
+
+
 def _unchanged(args: Dict[str, Any], shapes: Sequence[Shape]) -> Shape:
     return shapes[0]
 
@@ -204,6 +251,9 @@ def _vectors(shapes: Sequence[Shape], channels: int) -> None:
 
 
 _SHAPES: Dict[str, Callable[[Dict[str, Any], Sequence[Shape]], Shape]] = {
+    "Add": _elementwise,
+    "AffineChannel": _affine,
+    "Alias": _unchanged,
     "AveragePool": _pool,
     "Clip": _unchanged,
     "Concat": _concat,
@@ -211,11 +261,17 @@ _SHAPES: Dict[str, Callable[[Dict[str, Any], Sequence[Shape]], Shape]] = {
     "Copy": _unchanged,
     "Dropout": _unchanged,
     "FC": _fully_connected,
+    "LeakyRelu": _unchanged,
     "MaxPool": _pool,
+    "Mul": _elementwise,
+    "PRelu": _prelu,
     "Relu": _unchanged,
     "Reshape": _reshape,
+    "ResizeNearest": _resize,
     "Sigmoid": _unchanged,
     "Softmax": _softmax,
-    "SpatialBN": _spatial_bn,
+    "SpatialBN": _affine,
+    "StopGradient": _unchanged,
     "Sum": _sum,
+    "Tanh": _unchanged,
 }

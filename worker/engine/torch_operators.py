@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from worker.engine.netdef import NetPair, Operator
+from worker.engine.shapes import broadcast_shapes, resize_factors
 from worker.engine.window import Pads, Pair, conv_window, pool_window
 
 #: A function of the operator's input tensors, and constants baked in by keyword.
@@ -166,6 +167,30 @@ def _spatial_bn(args: Dict[str, Any]) -> Call:
     return spatial_bn, {"epsilon": float(args.get("epsilon", 1e-5))}
 
 
+def affine_channel(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Each channel scaled and shifted."""
+    return torch.addcmul(bias.view(1, -1, 1, 1), x, scale.view(1, -1, 1, 1))
+
+
+def add(x: torch.Tensor, other: torch.Tensor, *, broadcast: int, axis: int) -> torch.Tensor:
+    """The elementwise sum, broadcast as :func:`worker.engine.shapes.broadcast_shapes` says."""
+    return x + other.reshape(broadcast_shapes({"broadcast": broadcast, "axis": axis}, x.shape, other.shape)[1])
+
+
+def multiply(x: torch.Tensor, other: torch.Tensor, *, broadcast: int, axis: int) -> torch.Tensor:
+    """The elementwise product, broadcast likewise."""
+    return x * other.reshape(broadcast_shapes({"broadcast": broadcast, "axis": axis}, x.shape, other.shape)[1])
+
+
+def _broadcast(args: Dict[str, Any]) -> Dict[str, Any]:
+    return {"broadcast": int(args.get("broadcast", 0)), "axis": int(args.get("axis", -1))}
+
+
+def resize_nearest(x: torch.Tensor, *, factors: Pair) -> torch.Tensor:
+    """Each pixel as often as `factors` say, down and across."""
+    return x.repeat_interleave(factors[0], 2).repeat_interleave(factors[1], 3)
+
+
 def softmax(x: torch.Tensor, *, axis: int) -> torch.Tensor:
     """Softmax over everything from `axis` on together, as Caffe2 coerces its input to two dimensions."""
     return F.softmax(x.flatten(axis), -1).reshape(x.shape)
@@ -198,6 +223,9 @@ def _require_test(args: Dict[str, Any]) -> None:
 
 
 _BUILDERS: Dict[str, Callable[[Dict[str, Any]], Call]] = {
+    "Add": lambda args: (add, _broadcast(args)),
+    "AffineChannel": lambda args: (affine_channel, {}),
+    "Alias": lambda args: (same, {}),
     "AveragePool": _average_pool,
     "Clip": lambda args: (
         torch.clamp,
@@ -210,11 +238,17 @@ _BUILDERS: Dict[str, Callable[[Dict[str, Any]], Call]] = {
         fully_connected,
         {"axis": int(args.get("axis", 1)), "axis_w": int(args.get("axis_w", 1))},
     ),
+    "LeakyRelu": lambda args: (F.leaky_relu, {"negative_slope": float(args.get("alpha", 0.01))}),
     "MaxPool": _max_pool,
+    "Mul": lambda args: (multiply, _broadcast(args)),
+    "PRelu": lambda args: (F.prelu, {}),
     "Relu": lambda args: (F.relu, {}),
     "Reshape": _reshape,
+    "ResizeNearest": lambda args: (resize_nearest, {"factors": resize_factors(args)}),
     "Sigmoid": lambda args: (torch.sigmoid, {}),
     "Softmax": lambda args: (softmax, {"axis": int(args.get("axis", 1))}),
     "SpatialBN": _spatial_bn,
+    "StopGradient": lambda args: (same, {}),
     "Sum": lambda args: (sum_of, {}),
+    "Tanh": lambda args: (torch.tanh, {}),
 }
