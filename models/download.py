@@ -14,12 +14,15 @@ from tqdm import tqdm
 
 from models.catalog import SourceFile
 from worker.engine.manifest import sha256_of
+from worker.engine.netdef import MAX_BYTES
 from worker.errors import ModelError
 
 #: Seconds without a byte after which a connection counts as stalled.
 STALL_S = 30.0
-#: Connections that bring nothing new, one after the other, before a source is given up.
+#: Connections that bring next to nothing, one after the other, before a source is given up.
 ATTEMPTS = 4
+#: Bytes that a connection must bring, in all and in each STALL_S, to count as one that brings something.
+LEAST = 1 << 14
 _BLOCK = 1 << 20
 
 
@@ -29,8 +32,8 @@ def download(file: SourceFile, url: str, target: Path, *, stall_s: float = STALL
     What has arrived is kept in ``<target>.part``; a later call goes on from there.
 
     Args:
-        stall_s: seconds without a byte after which the connection is made anew.
-        pause_s: seconds before that; they double with each connection that brought nothing.
+        stall_s: seconds without a byte, or with fewer than LEAST, after which the connection is made anew.
+        pause_s: seconds before that; they double with each connection that brought next to nothing.
 
     Raises:
         ModelError: the source cannot be reached, keeps breaking off, or has another file than the one expected.
@@ -51,9 +54,9 @@ def download(file: SourceFile, url: str, target: Path, *, stall_s: float = STALL
                 elif exc.code < 500 and exc.code not in (408, 429):
                     raise ModelError(f"{url} answered {exc.code} {exc.reason}.") from exc
                 reason = f"it answered {exc.code} {exc.reason}"
-            except (OSError, http.client.HTTPException) as exc:
+            except (OSError, ValueError, http.client.HTTPException) as exc:  # ValueError: a header that is no number
                 reason = str(getattr(exc, "reason", exc)) or type(exc).__name__
-            fruitless = 0 if _size(part) > before else fruitless + 1
+            fruitless = 0 if _size(part) >= before + LEAST else fruitless + 1
             if fruitless == ATTEMPTS:
                 raise ModelError(
                     f"{url} cannot be downloaded ({reason}); {_size(part)} bytes are kept for the next try."
@@ -74,11 +77,16 @@ def _receive(url: str, part: Path, expected: int, stall_s: float, bar: tqdm) -> 
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             bar.update(start - bar.n)
+            since, until = start, time.monotonic() + stall_s
             for block in iter(lambda: answer.read1(_BLOCK), b""):
                 file.write(block)
                 bar.update(len(block))
-                if expected and file.tell() > expected:
-                    break  # not our file: a longer one is not read to its end
+                if file.tell() > (expected or MAX_BYTES):
+                    return True  # not our file: a longer one is not read to its end
+                if time.monotonic() > until:
+                    if file.tell() < since + LEAST:
+                        raise TimeoutError(f"it sent {file.tell() - since} bytes in {stall_s:g} s")
+                    since, until = file.tell(), time.monotonic() + stall_s
             return file.tell() >= total if total else True
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,58 @@ def test_a_stalled_connection_is_made_anew(tmp_path: Path) -> None:
     with serving(stall(DATA, 1000, 1.0), whole(DATA)) as server:
         assert _download(server.url, tmp_path, stall_s=0.2) == DATA
     assert server.requests[1][1] == "bytes=1000-"
+
+
+def test_a_source_that_drips_is_given_up(tmp_path: Path) -> None:
+    """A byte now and then is never a stall, and would take years."""
+
+    def drip(handler: Any, asked: str) -> None:
+        start = int(asked[len("bytes=") :].rstrip("-")) if asked else 0
+        handler.answer(206, length=len(DATA) - start, Content_Range=f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
+        with contextlib.suppress(OSError):
+            for place in range(start, len(DATA)):
+                handler.wfile.write(DATA[place : place + 1])
+                time.sleep(0.02)
+
+    with serving(drip) as server:
+        with pytest.raises(
+            ModelError, match=r"cannot be downloaded \(it sent \d+ bytes in 0.2 s\); \d+ bytes are kept"
+        ):
+            _download(server.url, tmp_path, stall_s=0.2)
+        assert len(server.requests) == ATTEMPTS
+    part = (tmp_path / "a.bin.part").read_bytes()
+    assert part == DATA[: len(part)]
+
+
+def test_headers_that_are_no_numbers(tmp_path: Path) -> None:
+    def vague(handler: Any, _: str) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "some")
+        handler.end_headers()
+
+    with serving(vague, whole(DATA)) as server:
+        assert _download(server.url, tmp_path) == DATA
+
+
+def test_a_redirect_is_followed_with_the_range(tmp_path: Path) -> None:
+    (tmp_path / "a.bin.part").write_bytes(DATA[:1_000_000])
+    with serving(whole(DATA)) as there, serving(lambda h, _: h.answer(302, Location=f"{there.url}/elsewhere")) as here:
+        assert _download(here.url, tmp_path) == DATA
+        assert there.requests == [("/elsewhere", "bytes=1000000-")]
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "/"])
+def test_a_redirect_to_a_file_or_in_a_circle_ends_it(target: str, tmp_path: Path) -> None:
+    with serving(lambda h, _: h.answer(302, Location=target)) as server, pytest.raises(ModelError, match="answered 302"):
+        _download(server.url, tmp_path)
+
+
+def test_a_file_of_unknown_size_is_not_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.download.MAX_BYTES", 4_000_000)
+    with serving(whole(DATA * 20)) as server:
+        with pytest.raises(ModelError, match="expected") as caught:
+            _download(server.url, tmp_path, UNSIZED)
+        assert int(str(caught.value).split(" sent ")[1].split()[0]) < 6_000_000
 
 
 def test_a_later_call_goes_on(tmp_path: Path) -> None:
@@ -112,11 +166,11 @@ def test_a_longer_file_is_not_read_to_its_end(tmp_path: Path) -> None:
 
 
 def test_a_source_that_brings_nothing_is_given_up_and_what_came_is_kept(tmp_path: Path) -> None:
-    with serving(cut(DATA, 1000), status(500)) as server:
-        with pytest.raises(ModelError, match=r"500 .*; 1000 bytes are kept for the next try\.$"):
+    with serving(cut(DATA, 100_000), status(500)) as server:
+        with pytest.raises(ModelError, match=r"500 .*; 100000 bytes are kept for the next try\.$"):
             _download(server.url, tmp_path)
         assert len(server.requests) == 1 + ATTEMPTS
-    assert (tmp_path / "a.bin.part").read_bytes() == DATA[:1000]
+    assert (tmp_path / "a.bin.part").read_bytes() == DATA[:100_000]
     assert not (tmp_path / "a.bin").exists()
 
 
