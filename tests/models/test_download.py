@@ -87,7 +87,8 @@ def test_a_redirect_is_followed_with_the_range(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "/"])
 def test_a_redirect_to_a_file_or_in_a_circle_ends_it(target: str, tmp_path: Path) -> None:
-    with serving(lambda h, _: h.answer(302, Location=target)) as server, pytest.raises(ModelError, match="answered 302"):
+    told = pytest.raises(ModelError, match="answered 302")
+    with serving(lambda handler, _: handler.answer(302, Location=target)) as server, told:
         _download(server.url, tmp_path)
 
 
