@@ -49,6 +49,7 @@ def download(file: SourceFile, url: str, target: Path, *, stall_s: float = STALL
                     break
                 reason = "the connection ended early"
             except urllib.error.HTTPError as exc:
+                exc.close()
                 if exc.code == 416:  # what we have is longer than what there is
                     part.unlink()
                 elif exc.code < 500 and exc.code not in (408, 429):
