@@ -41,7 +41,8 @@ def _missing(settings: Settings) -> Iterator[str]:
         variable = "POSE_MODEL" if name == settings.model else "POSE_MODELS"
         for sentence in _told(partial(read_manifest, settings.models_dir / name)):
             yield f"{variable} is {name!r}: {sentence}"
-    yield from _told(lambda: own_device(settings))
+    # Else it is the worker's name that says which.
+    yield from _told(lambda: settings.device == "auto" or own_device(settings))
     yield from _told(lambda: check_tracing(settings))
     if settings.overlay_store.startswith("s3://"):
         yield from _told(s3.check)

@@ -11,7 +11,7 @@ from typing import Callable, List, Optional
 
 from worker.device.board import Board, now
 from worker.device.host import NetHost
-from worker.device.pin import Device, claim, own_device, own_slots
+from worker.device.pin import own_slots, take
 from worker.errors import DeviceLost
 from worker.health import Heart
 from worker.metrics import Exporter
@@ -37,8 +37,7 @@ class Station:
 
     def __init__(self, settings: Settings, name: str) -> None:
         self.settings, self.name = settings, name
-        self.device: Device = own_device(settings, name)
-        self._claim = claim(self.device, settings.share_device)
+        self.device, self._claim = take(settings, name)
         self.slots = own_slots(settings, self.device)
         self.board = Board.create()
         self.host: Optional[NetHost] = None

@@ -9,11 +9,13 @@ from typing import Callable, Iterator
 import pytest
 
 from tests.support import ROOT
+from worker.device import pin
 from worker.device.gpus import memory, visible_gpus
 from worker.device.pin import claim, own_batch, own_device, own_precision, own_slots
 from worker.errors import SettingsError
 from worker.fleet import worker_names
 from worker.settings import read_settings
+from worker.setup import wrong
 
 
 @pytest.fixture
@@ -112,6 +114,36 @@ def test_a_gpu_has_one_worker_unless_told_to_share(gpus: Callable[[str], None], 
     again = claim(first, share=False)
     assert again is not None
     again.close()
+
+
+def test_workers_that_start_at_once_find_a_gpu_each(
+    gpus: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unique = tmp_path.name.replace("_", "-") + "-" + str(id(tmp_path))
+    gpus(f"{unique}x,{unique}y")
+    configured = read_settings({})
+    found = own_device(configured, "celery@host")
+    rival = claim(found, share=False)  # between the look and the taking
+    looks = [found]
+    monkeypatch.setattr(pin, "own_device", lambda *told: looks.pop() if looks else own_device(*told))
+    device, held = pin.take(configured, "celery@host")
+    assert (device.worker_name, looks) == ("gpu1", [])
+    with pytest.raises(SettingsError, match="has a worker on this host already"):
+        pin.take(configured, "gpu0@host")
+    for one in (rival, held):
+        assert one is not None
+        one.close()
+
+
+def test_taken_gpus_keep_no_worker_for_the_cpu_from_starting(
+    gpus: Callable[[str], None], tmp_path: Path, thin_net: Path
+) -> None:
+    gpus(f"{id(tmp_path)}z")
+    held = claim(own_device(read_settings({}), "gpu0@host"), share=False)
+    told = wrong({"POSE_BROKER_URL": "redis://127.0.0.1:1/0", "POSE_HEARTBEAT_DIR": str(tmp_path)})
+    assert [sentence for sentence in told if "GPU" in sentence] == []
+    assert held is not None
+    held.close()
 
 
 def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:

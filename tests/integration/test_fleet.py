@@ -167,6 +167,28 @@ def test_what_is_not_done_within_the_grace_goes_back_to_the_queue(
     assert job.result(60).attempt == 1  # it was not the job's fault
 
 
+def test_a_fleet_has_a_worker_for_each_gpu_and_each_gpu_one_worker(
+    start: Callable[..., Fleet], client: PoseClient, image: Path, tmp_path: Path
+) -> None:
+    """With a driver that tells of GPUs, and a net that needs none."""
+    uuids = [f"{tmp_path.name}-{os.getpid()}-{letter}" for letter in "ab"]
+    gpus = {"PYTHONPATH": ROOT / "tests" / "fakes", "FAKE_GPUS": ",".join(uuids), "POSE_SLOTS": 1}
+    fleet = start(POSE_CPU_WORKERS=2, **gpus)
+    fleet.await_ready()
+    assert [one["worker"].partition("@")[0] for one in fleet.reports()] == ["gpu0", "gpu1"]
+    seen = set()
+    for process in fleet.family():
+        if "worker.device.server" in process.cmdline():
+            assert process.environ()["POSE_DEVICE"] == "cuda:0"
+            seen.add(process.environ()["CUDA_VISIBLE_DEVICES"])
+    assert seen == {f"GPU-{uuid}" for uuid in uuids}
+    assert client.submit(image, overlay=False).result(60).device in ("gpu0 Fake H100", "gpu1 Fake H100")
+    command = [sys.executable, "-m", "celery", "-A", "worker", "worker", "-n", "gpu1@%h"]
+    second = subprocess.run(command, cwd=ROOT, env=fleet.environment, capture_output=True, text=True)
+    assert second.returncode == 1
+    assert re.search(r"GPU 1: Fake H100 .* has a worker on this host already; .* POSE_SHARE_DEVICE=1", second.stderr)
+
+
 def test_a_slot_that_dies_is_replaced_and_its_job_redone(
     start: Callable[..., Fleet], client: PoseClient, image: Path
 ) -> None:

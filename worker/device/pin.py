@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from worker.device.gpus import Gpu, visible_gpus
 from worker.errors import SettingsError
@@ -68,6 +68,22 @@ def own_device(settings: Settings, worker: str = "") -> Device:
     if named:
         return Device(_pick(gpus, int(named.group(1)), f"the worker's name {worker!r}"))
     return Device(_first_free(gpus, settings.share_device)) if gpus else Device()
+
+
+def take(settings: Settings, worker: str) -> Tuple[Device, Optional[socket.socket]]:
+    """The device of the worker called `worker`, held as by :func:`claim`.
+
+    Raises:
+        SettingsError: as :func:`own_device` and :func:`claim`.
+    """
+    while True:
+        device = own_device(settings, worker)
+        try:
+            return device, claim(device, settings.share_device)
+        except SettingsError:
+            if settings.device != "auto" or _GPU_NAME.match(worker):
+                raise
+            # Another worker has taken it in the meantime; if that was the last, own_device says so.
 
 
 def own_precision(settings: Settings, device: str) -> str:
