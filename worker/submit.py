@@ -17,7 +17,7 @@ from worker.processes import interruptible
 from worker.settings import settings
 
 #: Options of the command line that are options of the job's overlay.
-_STYLE = ("background", "alpha", "thickness", "render_threshold", "colors")
+_STYLE = ("background", "alpha", "thickness", "render_threshold", "colors", "quality")
 
 
 def _numbers(context: Any, parameter: Any, text: Optional[str]) -> Optional[Tuple[float, ...]]:
@@ -61,6 +61,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--thickness", type=float, help="Factor on the thickness of lines.  [default: 1]")
 @click.option("--render-threshold", type=float, help="Keypoints of lower confidence are not drawn.  [default: 0.05]")
 @click.option("--colors", help="keypoints, people, or some that people take in turn: #ff0000,#00ff00.")
+@click.option("--quality", type=int, help="Of JPEGs, 1 to 100.  [default: 90]")
 @click.option("--maps", is_flag=True, help="Also write the net's heatmaps and part affinity fields (.npz).")
 @click.option("--priority", type=click.IntRange(0, 9), help="Of the jobs; with Redis 0 goes first, with RabbitMQ 9.")
 @click.option("--local", is_flag=True, help="Run a Redis and a worker here for the duration.")

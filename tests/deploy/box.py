@@ -65,7 +65,8 @@ def boxed(command: List[str], given: Path) -> List[str]:
     """`command`, to be run by nobody where only /tmp, /run/pose and /var/cache/pose can be written.
 
     Args:
-        given: a folder that everybody can read; its ``secrets`` are at /run/secrets/pose, its ``cache`` is copied.
+        given: a folder that everybody can read; its ``secrets`` are at /run/secrets/pose, its ``site`` is at /run/site,
+            its ``cache`` is copied.
     """
     if not walls():
         return command
@@ -75,6 +76,7 @@ def boxed(command: List[str], given: Path) -> List[str]:
         "mount -t tmpfs tmpfs /mnt",
         "mount -t tmpfs -o mode=755 tmpfs /run",
         "mkdir -p /run/pose /run/secrets/pose",
+        f"cp -r {given}/site /run/site",
         f"cp -r {given}/secrets/. /run/secrets/pose",
         "mount -t tmpfs -o mode=755 tmpfs /var/cache",
         f"cp -r {given}/cache /var/cache/pose",

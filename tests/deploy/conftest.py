@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 import redis
 
 from tests.brokers import free_port, need
-from tests.deploy.box import Image, boxed, image, inside, numba_cache
+from tests.deploy.box import Image, boxed, image, inside, instructions, numba_cache
+from tests.distributions import walls
 from tests.support import ROOT, clean_environ, wait_until
 from worker.client import PoseClient
 from worker.processes import start_child, stop_child
@@ -72,11 +74,20 @@ def deployment(thin_net: Path, samples: Path) -> Iterator[Deployment]:
             server = start_child(command, stdout=log, stderr=log)
         wait_until(lambda: "Ready to accept connections" in (folder / "redis.log").read_text(), 10)
         numba_cache(folder / "cache")
+        walls(folder / "site", _installed(DEPLOY / "Dockerfile.cpu"))
         yield from _with_worker(folder, port, metrics, samples)
     finally:
         if server is not None:
             stop_child(server, grace_s=10)
         shutil.rmtree(folder)
+
+
+def _installed(dockerfile: Path) -> List[str]:
+    """The lines of the requirements files that an image is built with."""
+    (command,) = [rest for name, rest in instructions(dockerfile) if name == "RUN" and "pip install" in rest]
+    files = re.findall(r"-r (\S+)", command)
+    assert "requirements.txt" in files
+    return [line for file in files for line in (ROOT / file).read_text().splitlines()]
 
 
 def _with_worker(folder: Path, port: int, metrics: int, samples: Path) -> Iterator[Deployment]:
@@ -85,6 +96,7 @@ def _with_worker(folder: Path, port: int, metrics: int, samples: Path) -> Iterat
     told = {
         **made.environment,
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": "/run/site",
         "POSE_BROKER_URL_FILE": secret,
         "POSE_IMAGE_ROOTS": str(samples),
         "POSE_ENGINE": "null",
@@ -93,6 +105,7 @@ def _with_worker(folder: Path, port: int, metrics: int, samples: Path) -> Iterat
         "POSE_METRICS_BIND": "127.0.0.1",
     }
     if boxed([], folder) == []:  # no box can be closed here: the folders are the test's own
+        told["PYTHONPATH"] = str(folder / "site")
         told.update(POSE_HEARTBEAT_DIR=str(folder / "run"), NUMBA_CACHE_DIR=str(folder / "cache"))
         told["POSE_BROKER_URL_FILE"] = str(folder / "secrets/worker-url")
     command = [sys.executable if word == "python" else word for word in (*made.entry_point, *made.command)]

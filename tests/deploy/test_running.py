@@ -94,6 +94,11 @@ def test_what_redis_is_told_is_in_force(deployment: Deployment) -> None:
         assert any((deployment.folder / "data").glob("appendonlydir/*.aof"))
 
 
+def test_it_does_with_what_the_image_installs(deployment: Deployment) -> None:
+    done = deployment.run([sys.executable, "-c", "import torch, opentelemetry.sdk, s3fs"])
+    assert done.stderr.endswith("No module named 's3fs'\n")
+
+
 def test_the_health_check_passes_inside_and_nothing_else_can_be_written(deployment: Deployment) -> None:
     assert deployment.run(deployment.image.health_check).returncode == 0
     if not walls():
