@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
+import click
 import pytest
 
 from tests.documents import command, example, examples
 from tests.support import ROOT
+from worker.__main__ import main
 from worker.contract import Image, Job, Model, Options, OverlayOptions, Result
 from worker.evaluate import evaluate
 from worker.submit import submit
@@ -92,6 +96,20 @@ def test_what_a_document_links_to_is_there(document: str) -> None:
             assert not anchor or anchor in _anchors(found.read_text(encoding="utf-8")), target
     for name in re.findall(r"`((?:docs|deploy|tests|worker|models|benchmarks)/[\w./-]+\.\w+)`", prose):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_says_to_call_is_there(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    programs = Path(sys.executable).parent
+    for program in re.findall(r"\.venv/bin/([\w-]+)", text):
+        assert (programs / program).exists(), program
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", text, re.M)) <= set(targets)
+    for name in re.findall(r"python -m worker ([a-z]+)", text):
+        assert main.get_command(click.Context(main), name), name
+    for module in re.findall(r"python -m ((?:worker|models|benchmarks|tests)\.[\w.]+)", text):
+        assert importlib.util.find_spec(module.rstrip(".")), module
 
 
 def _anchors(text: str) -> List[str]:
