@@ -49,7 +49,7 @@ def valid_images(random_: random.Random) -> Dict[str, bytes]:
     picture = Image.fromarray(_noise(random_, 32, _SIDE))
     others = [Image.fromarray(_noise(random_, 32, _SIDE)) for _ in range(3)]
     grey = Image.fromarray(_noise(random_, 32, _SIDE, 1))
-    deep = Image.fromarray((np.asarray(grey).astype(np.uint16) * 257))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     turned = Image.Exif()
     turned[0x0112] = 6

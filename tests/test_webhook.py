@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import threading
 import time
 import uuid
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
 import pytest
 import redis
@@ -35,7 +34,7 @@ SETTINGS = read_settings(
         "POSE_URL_TIMEOUT_S": "1",
     }
 )
-DONE = json.dumps({"status": "SUCCESS", "result": {"people": []}}).encode()
+DONE = {"status": "SUCCESS", "result": {"people": []}}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def start(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setattr(notifier, "_LOOK_S", 0.02)
     running: List[Notifier] = []
 
-    def begin(outcome: Callable[[str], Optional[bytes]] = lambda _: DONE) -> Any:
+    def begin(outcome: Callable[[str], Mapping[str, Any]] = lambda _: DONE) -> Any:
         sent: List[Any] = []
         running.append(Notifier(outbox, SETTINGS, outcome, lambda *task: sent.append(task)))
         running[-1].start()
@@ -175,7 +174,7 @@ def test_an_end_that_nobody_rang_for_is_found_and_one_that_did_not_come_is_waite
 ) -> None:
     monkeypatch.setattr(outbox_module, "LOOK_AGAIN_S", (0.1, 0.2))
     monkeypatch.setattr("worker.notifier.LOOK_AGAIN_S", (0.1, 0.2))
-    outcomes: List[Optional[bytes]] = [None, json.dumps({"status": "STARTED", "result": {}}).encode(), DONE]
+    outcomes: List[Any] = [{}, {"status": "STARTED", "result": {}}, DONE]
     outbox.add("job-6", None, {"task": "shop.posed"})
     sent = start(lambda _: outcomes.pop(0))
     wait_until(lambda: sent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import redis
 from celery import Celery, bootsteps, signals
@@ -17,6 +17,7 @@ from worker.notifier import Notifier
 from worker.outbox import Outbox
 from worker.servers import connect
 from worker.settings import settings
+from worker.signing import signer
 
 logger = get_logger(__name__)
 
@@ -27,7 +28,7 @@ _TIMEOUT_S = 5.0
 def new_outbox() -> Outbox:
     """An outbox with a connection of its own."""
     url = settings().results_url or "redis://127.0.0.1:6379/0"
-    return Outbox(connect(url, _TIMEOUT_S), settings().key_prefix)
+    return Outbox(connect(url, _TIMEOUT_S), settings().key_prefix, signer(settings().signing))
 
 
 @lru_cache(maxsize=1)
@@ -86,9 +87,10 @@ class Announce(bootsteps.StartStopStep):
         """Begin."""
         backend = worker.app.backend
 
-        def outcome(job_id: str) -> Optional[bytes]:
-            found: Optional[bytes] = backend.client.get(backend.get_key_for_task(job_id))
-            return found
+        def outcome(job_id: str) -> Dict[str, Any]:
+            text = backend.client.get(backend.get_key_for_task(job_id))
+            meta: Dict[str, Any] = backend.decode(text) if text else {}
+            return meta
 
         self._notifier = Notifier(new_outbox(), settings(), outcome, _sender(worker.app))
         self._notifier.start()

@@ -117,7 +117,7 @@ class Preload(bootsteps.StartStopStep):
         global _started
         _started = True
         station().keep(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        self._reconciler = Reconciler(new_ledger(), settings(), send, _depth)
+        self._reconciler = Reconciler(new_ledger(), settings(), send, app.backend.mark_as_failure, _depth)
         self._reconciler.start()
         logger.info("● ready: %d slots on %s", worker.concurrency, station().device)
 

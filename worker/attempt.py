@@ -18,6 +18,7 @@ from worker.ledger import Ledger, Message, ResultKey
 from worker.processes import deaf_to
 from worker.servers import connect
 from worker.settings import settings
+from worker.signing import signer
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def new_ledger() -> Ledger:
     """A way to the ledger with connections of its own."""
     configured = settings()
     client = connect(configured.results_url or "redis://127.0.0.1:6379/0", _TIMEOUT_S)
-    return Ledger(client, configured.key_prefix, configured.dead_keep_s)
+    return Ledger(client, configured.key_prefix, configured.dead_keep_s, signer(configured.signing))
 
 
 def outlast(step: Callable[[], Answer]) -> Answer:

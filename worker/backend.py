@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
+from typing import Any, Optional
 
 import redis
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
+from kombu.exceptions import DecodeError
 
 from worker.errors import DeadLetter, PoseError
 from worker.ledger import Ledger, ResultKey
@@ -71,6 +72,17 @@ class ClientBackend(RedisBackend):
         """Nothing: see the class."""
 
     _closed = False
+
+    def decode_result(self, payload: Any, task_id: Optional[str] = None) -> Any:
+        """What is stored under the key of `task_id`; that of another job, copied there, counts for nothing."""
+        meta = self.decode(payload)
+        if not isinstance(meta, dict) or "status" not in meta or task_id not in (None, meta.get("task_id")):
+            raise DecodeError("it is no result of this job")
+        return self.meta_from_decoded(meta)
+
+    def _get_task_meta_for(self, task_id: str) -> Any:  # as Celery's, but the id is looked at
+        stored = self.get(self.get_key_for_task(task_id))
+        return self.decode_result(stored, task_id) if stored else {"status": states.PENDING, "result": None}
 
     def close(self) -> None:
         """Close the connections, for good."""

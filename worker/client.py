@@ -22,7 +22,7 @@ import celery
 import celery.exceptions
 import redis
 
-from worker.client_app import broker_errors, client_app
+from worker.client_app import UNREADABLE, broker_errors, client_app, untrusted
 from worker.contract import TASK, Result
 from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
 from worker.finding import EXTENSIONS, find_images
@@ -33,6 +33,7 @@ from worker.outbox import Outbox
 from worker.servers import connect
 from worker.servers import queue as declared_queue
 from worker.settings import masked
+from worker.signing import signer
 from worker.storage import RedisStore, delete, fetch
 
 #: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
@@ -52,9 +53,10 @@ class PoseClient:
         result_backend: as the workers' POSE_RESULT_BACKEND; the broker if not given.
         queue: as the workers' POSE_QUEUE.
         key_prefix: as the workers' POSE_KEY_PREFIX.
+        signing: where the workers have POSE_SIGNING, the folder of this client's own key; see docs/clients.md.
 
     Raises:
-        SettingsError: one of the URLs is of no server that there is.
+        SettingsError: one of the URLs is of no server that there is, or `signing` is no folder of a key.
     """
 
     def __init__(
@@ -64,14 +66,17 @@ class PoseClient:
         result_backend: Optional[str] = None,
         queue: str = "pose",
         key_prefix: str = DEFAULT_PREFIX,
+        signing: str = "",
     ) -> None:
         self._url = broker_url
         self._results_url = result_backend or broker_url
-        self.app = client_app(broker_url, self._results_url, key_prefix)
+        self.app = client_app(broker_url, self._results_url, key_prefix, signing)
         self._queue = declared_queue(queue, broker_url)
         self._store = RedisStore(self._results_url)
         results = connect(self._results_url, timeout_s=5)
-        self._ledger, self._outbox = Ledger(results, key_prefix), Outbox(results, key_prefix)
+        signs = signer(signing)
+        self._ledger = Ledger(results, key_prefix, signer=signs)
+        self._outbox = Outbox(results, key_prefix, signs)
 
     def __repr__(self) -> str:
         return f"PoseClient({masked(self._url)!r}, queue={self._queue.name!r})"
@@ -216,6 +221,8 @@ class PoseClient:
                 outcome = stored.get(timeout, propagate=False)
             except celery.exceptions.TimeoutError as exc:
                 raise TimeoutError(not_ended(job, timeout)) from exc
+            except UNREADABLE as exc:
+                raise untrusted(job.id) from exc
         return result_of(job.id, stored.state, outcome)
 
     def _send(self, new: NewJob) -> None:
@@ -260,12 +267,14 @@ class PoseClient:
         with broker_errors(self._url):
             stored = backend.mget([backend.get_key_for_task(job_id) for job_id in ids]) if ids else []
         for job_id, text in zip(ids, stored):
-            meta: Dict[str, Any] = backend.decode_result(text) if text else {}
-            if meta.get("status") in celery.states.READY_STATES:
-                try:
+            try:
+                meta: Dict[str, Any] = backend.decode_result(text, job_id) if text else {}
+                if meta.get("status") in celery.states.READY_STATES:
                     yield job_id, result_of(job_id, meta["status"], backend.meta_from_decoded(meta)["result"])
-                except Exception as exc:
-                    yield job_id, exc
+            except UNREADABLE:
+                yield job_id, untrusted(job_id)
+            except Exception as exc:
+                yield job_id, exc
 
     def fetch(self, overlay_url: str) -> bytes:
         """The bytes of an overlay, by the URL in a result."""

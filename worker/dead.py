@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import click
 
 from worker.errors import InvalidRequest
-from worker.ledger import Ledger, Message
+from worker.ledger import Ledger
 from worker.settings import deployed
 
 
@@ -56,7 +56,7 @@ def show(job_id: str, as_json: bool) -> None:
         if name in known:
             click.echo(f"{name:<11}{_time(known[name]) if name in ('submitted', 'sent', 'ended') else known[name]}")
     if "message" in known:
-        click.echo(f"message    {json.dumps(Message.loads(known['message']).kwargs)}")
+        click.echo(f"message    {json.dumps(_ledger().loads(known['message']).kwargs)}")
     for number, attempt in enumerate(history, 1):
         where = "{worker} on {device} (process {pid})".format(**attempt)
         click.echo(f"attempt {number}  {attempt['begun']}  {where}")
@@ -102,12 +102,15 @@ def _chosen(job_ids: Tuple[str, ...], all_: bool) -> List[str]:
 def _row(job_id: str, died: float) -> Dict[str, Any]:
     record = _ledger().show(job_id)
     history = list(_history(record))
-    message = Message.loads(record["message"]) if "message" in record else Message("")
+    try:
+        image = _ledger().loads(record["message"]).kwargs.get("image") if "message" in record else None
+    except InvalidRequest as exc:
+        image = str(exc)
     return {
         "job_id": job_id,
         "died": _time(died),
         "attempts": len(history),
-        "image": message.kwargs.get("image"),
+        "image": image,
         "last": history[-1]["what"] if history else "",
     }
 

@@ -26,6 +26,8 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 import redis
 
+from worker.signing import Signer
+
 #: Seconds for which the record of a job that has not ended is kept.
 KEEP_S = 7 * 86_400
 #: Seconds without a sign of life after which an attempt counts as lost.
@@ -104,10 +106,13 @@ class Ledger:
         client: of the result backend's Redis.
         prefix: as POSE_KEY_PREFIX.
         dead_keep_s: seconds for which dead letters are kept.
+        signer: where messages are signed; those in records are, too, since they are sent from there.
     """
 
-    def __init__(self, client: redis.Redis, prefix: str, dead_keep_s: int = 30 * 86_400) -> None:
-        self._client, self._prefix, self._dead_keep_s = client, prefix, dead_keep_s
+    def __init__(
+        self, client: redis.Redis, prefix: str, dead_keep_s: int = 30 * 86_400, signer: Optional[Signer] = None
+    ) -> None:
+        self._client, self._prefix, self._dead_keep_s, self._signer = client, prefix, dead_keep_s, signer
 
     def close(self) -> None:
         """Close its connections; using it again opens them again."""
@@ -115,7 +120,7 @@ class Ledger:
 
     def record(self, job_id: str, message: Message) -> str:
         """Write the record of a job that is about to be sent: ``new``, ``same``, or ``other`` if the id is taken."""
-        return str(self._run("record", job_id, message.digest, message.dumps(), message.list, KEEP_S))
+        return str(self._run("record", job_id, message.digest, self._dumped(message), message.list, KEEP_S))
 
     def withdraw(self, job_id: str) -> None:
         """Take back the record of a job that could not be sent."""
@@ -135,7 +140,7 @@ class Ledger:
             most: attempts that a job may have; beyond, it is dead.
             started: what says so in the result backend.
         """
-        told = (message.digest, message.dumps(), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
+        told = (message.digest, self._dumped(message), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
         verdict, attempts, age_s = self._run("begin", job_id, *told, *started, self._dead_keep_s)
         return Beginning(_text(verdict), int(attempts), float(age_s))
 
@@ -172,9 +177,13 @@ class Ledger:
         return expired[0], expired[1], dict(zip(lists, expired[2:]))
 
     def claim(self, job_id: str, token: str, seen: str) -> Optional[Message]:
-        """For the reconciler: the message of a job that it is to send again; None if there is no need any more."""
+        """For the reconciler: the message of a job that it is to send again; None if there is no need any more.
+
+        Raises:
+            InvalidRequest: messages are signed here, and this one is not.
+        """
         text = self._run("claim", job_id, token, seen, KEEP_S)
-        return None if text is None else Message.loads(text)
+        return None if text is None else self.loads(text)
 
     def state(self, job_id: str) -> Optional[str]:
         """The job's state; None: there is no record of it."""
@@ -203,11 +212,22 @@ class Ledger:
     def requeue(self, job_id: str) -> Optional[Message]:
         """Revive a dead letter; returns the message to send, None if it is not dead."""
         text = self._run("requeue", job_id, KEEP_S)
-        return None if text is None else Message.loads(text)
+        return None if text is None else self.loads(text)
 
     def purge(self, job_id: str) -> bool:
         """Remove a dead letter; False if it is none."""
         return bool(self._run("purge", job_id))
+
+    def loads(self, text: str) -> Message:
+        """The message in a record.
+
+        Raises:
+            InvalidRequest: messages are signed, and this one is not.
+        """
+        return Message.loads(text if self._signer is None else self._signer.unseal_record(text))
+
+    def _dumped(self, message: Message) -> str:
+        return message.dumps() if self._signer is None else self._signer.seal(message.dumps())
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))

@@ -51,7 +51,8 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
     """
     with embedded_redis() as broker_url:
         # A broker of the user's own must not receive this command's results.
-        kept = {k: v for k, v in environment.items() if k not in ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE")}
+        others = ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE", "POSE_SIGNING")
+        kept = {name: value for name, value in environment.items() if name not in others}
         worker = start_child(
             worker_command("local", log_level="WARNING"),
             env={**kept, "POSE_BROKER_URL": broker_url, "POSE_HEARTBEAT_DIR": "none", "PYTHONWARNINGS": _ROOT_IS_FINE},

@@ -6,14 +6,14 @@ time, and after a failure a pause.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import threading
 import time
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping
 from urllib.parse import urlsplit
 
+import kombu.exceptions
 import redis
 
 from worker.outbox import LOOK_AGAIN_S, Call, Outbox
@@ -36,7 +36,7 @@ class Notifier:
 
     Args:
         outbox: with a connection of its own, for it is used in other threads.
-        outcome: Celery's record of a job, as the result backend holds it; None if there is none.
+        outcome: Celery's record of a job, as the result backend holds it; empty if there is none.
         send: sends a task: its name, its queue, its argument, its id.
     """
 
@@ -44,7 +44,7 @@ class Notifier:
         self,
         outbox: Outbox,
         settings: Settings,
-        outcome: Callable[[str], Optional[bytes]],
+        outcome: Callable[[str], Mapping[str, Any]],
         send: Callable[[str, str, Mapping[str, Any], str], None],
     ) -> None:
         self._outbox, self._settings, self._outcome, self._send = outbox, settings, outcome, send
@@ -102,10 +102,9 @@ class Notifier:
         if entry.webhook is None and entry.callback is None:
             self._outbox.done(entry.job_id)  # dealt with before
             return
-        text = self._outcome(entry.job_id)
         try:
-            told = payload(entry.job_id, json.loads(text) if text else {})
-        except ValueError:
+            told = payload(entry.job_id, self._outcome(entry.job_id))
+        except (ValueError, kombu.exceptions.KombuError):  # not there yet, or not from one of us
             first, most = LOOK_AGAIN_S
             self._outbox.later(entry.job_id, min(most, first * 2.0 ** min(entry.looks, 10)), counted="looks")
             return

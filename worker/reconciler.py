@@ -14,6 +14,7 @@ from typing import Callable, List, Sequence, Set
 
 import redis
 
+from worker.errors import InvalidRequest
 from worker.keys import celery_keys
 from worker.ledger import LEASE_S, Ledger, Message, token
 from worker.servers import connect, is_redis
@@ -35,6 +36,7 @@ class Reconciler:
     Args:
         ledger: with a connection of its own, for it is used in the thread.
         send: puts a message on its queue, under a job's id.
+        end: stores the failure of a job that cannot be sent.
         depth: how many messages wait in a queue, where the broker is not Redis.
     """
 
@@ -43,9 +45,10 @@ class Reconciler:
         ledger: Ledger,
         settings: Settings,
         send: Callable[[str, Message], None],
+        end: Callable[[str, InvalidRequest], object],
         depth: Callable[[str], int],
     ) -> None:
-        self._ledger, self._send, self._depth = ledger, send, depth
+        self._ledger, self._send, self._end, self._depth = ledger, send, end, depth
         self._queues, self._unacked = settings.consumed, celery_keys(settings.key_prefix).unacked
         url = settings.broker_url or "redis://127.0.0.1:6379/0"
         self._broker = connect(url, _TIMEOUT_S) if is_redis(url) else None
@@ -92,7 +95,12 @@ class Reconciler:
         return sum(resent)
 
     def _resend(self, job_id: str, seen: str) -> bool:
-        message = self._ledger.claim(job_id, self._token, seen)
+        try:
+            message = self._ledger.claim(job_id, self._token, seen)
+        except InvalidRequest as exc:  # nothing that a stranger has put there is sent on in our name
+            logger.error("✗ Job %s is not sent again: %s", job_id, exc)
+            self._end(job_id, exc)
+            return False
         if message is None:
             return False
         if seen != "later":

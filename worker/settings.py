@@ -150,6 +150,11 @@ class Settings(BaseModel):
         pattern=r"^(.{16,})?$",
         description="Signs the calls of webhooks (HMAC-SHA256), 16 characters or more. Empty: none is called",
     )
+    signing: str = Field(
+        "",
+        description="Folder of this process's signing key, made by `python -m worker keygen`: only signed messages are "
+        "taken, and results are signed. Empty: nothing is signed",
+    )
     file_grace_s: float = Field(
         0.0,
         ge=0,

@@ -13,6 +13,7 @@ from worker.device.pin import own_device
 from worker.engine import read_manifest
 from worker.errors import PoseError
 from worker.settings import Settings, faults, masked, read_settings
+from worker.signing import check as check_signing
 from worker.sources import check_root
 from worker.tracing import check as check_tracing
 
@@ -44,6 +45,7 @@ def _missing(settings: Settings) -> Iterator[str]:
     # Else it is the worker's name that says which.
     yield from _told(lambda: settings.device == "auto" or own_device(settings))
     yield from _told(lambda: check_tracing(settings))
+    yield from _told(lambda: check_signing(settings.signing))
     if settings.overlay_store.startswith("s3://"):
         yield from _told(s3.check)
     for variable, folder in _written(settings):

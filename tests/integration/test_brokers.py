@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import signal
 import subprocess
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import kombu
 import psutil
@@ -16,9 +19,11 @@ import pytest
 from tests import brokers
 from tests.support import wait_until
 from worker.client import PoseClient
-from worker.errors import BrokerUnavailable, ImageNotFound
+from worker.contract import TASK
+from worker.errors import BrokerUnavailable, ImageNotAllowed, ImageNotFound, InvalidRequest
 from worker.processes import stop_child
 from worker.servers import DELIVERY_LIMIT, connect
+from worker.servers import dead_queue as declared_dead_queue
 from worker.servers import queue as declared_queue
 
 pytestmark = pytest.mark.queue
@@ -144,3 +149,57 @@ def test_a_certificate_that_nobody_signed_is_not_trusted(servers: Servers) -> No
     with PoseClient(url) as stranger, pytest.raises(BrokerUnavailable, match="certificate verify failed"):
         stranger.submit("/a.jpg")
     assert connect(servers["POSE_BROKER_URL"], 5).ping()
+
+
+def _hostile(publish: Callable[..., None]) -> Iterator[Optional[str]]:
+    """Publish what is no message of ours; gives the ids under which it must end, None where there is none."""
+    body = json.dumps([[], {"image": "/nowhere.jpg"}, {}]).encode()
+    for number, (text, kind, headers) in enumerate(
+        [
+            (b"not JSON", "application/json", {}),
+            (b"", "application/json", {}),
+            (pickle.dumps([[], {}, {}]), "application/x-python-serialize", {}),
+            (zlib.compress(bytes(100_000_000), 9), "application/json", {"compression": "application/x-gzip"}),
+            (zlib.compress(body), "application/data", {}),
+            (body, "application/json", {"task": "celery.map"}),
+            (body, "application/json", {"retries": "many", "timelimit": "for ever"}),
+            (b"[" * 100_000, "application/json", {}),
+            (b"[[], {}, {}]" + b" " * 400_000, "application/json", {}),
+        ]
+    ):
+        publish(text, kind, {"id": f"hostile-{number}", "task": TASK, **headers})
+        yield f"hostile-{number}"
+        publish(text, kind, {})
+        yield None
+
+
+@pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
+def test_hostile_messages_end_typed_or_with_the_dead(
+    worker: subprocess.Popen, servers: Servers, client: PoseClient, samples: Path
+) -> None:
+    client.submit(samples / "bus.jpg", overlay=False).result(60)  # so the worker has declared everything
+    with kombu.Connection(servers["POSE_BROKER_URL"]) as connection:
+        producer = connection.Producer()
+
+        def publish(text: bytes, kind: str, headers: Dict[str, Any]) -> None:
+            told = {"content_type": kind, "content_encoding": "utf-8", "headers": headers}
+            producer.publish(text, exchange="pose", routing_key="pose", serializer=None, **told)
+
+        ids = list(_hostile(publish))
+        for job_id in filter(None, ids):
+            with pytest.raises((InvalidRequest, ImageNotAllowed)):
+                client.job(job_id).result(30)
+        dead = declared_dead_queue("pose")(connection.default_channel)
+        wait_until(lambda: dead.queue_declare(passive=True)[1] >= len(ids) // 2)
+    assert client.submit(samples / "bus.jpg", overlay=False).result(30).attempt == 1
+    assert worker.poll() is None
+
+
+@pytest.mark.parametrize("servers", [_rabbitmq, _sentinel], ids=["rabbitmq", "sentinel"], indirect=True)
+def test_signed_jobs_are_done(servers: Servers, start_worker: Start, samples: Path, signing: Path) -> None:
+    variables = {**servers, "POSE_QUEUE": "signed", "POSE_KEY_PREFIX": "signed", "POSE_SIGNING": signing / "worker"}
+    child = start_worker("cpu6", **variables, POSE_ENGINE="null", POSE_IMAGE_ROOTS=samples)
+    names = {"queue": "signed", "key_prefix": "signed", "signing": str(signing / "client")}
+    with PoseClient(servers["POSE_BROKER_URL"], result_backend=servers.get("POSE_RESULT_BACKEND"), **names) as client:
+        assert client.submit(samples / "bus.jpg", overlay=False).result(60).attempt == 1
+    assert stop_child(child, grace_s=20) == 0
