@@ -69,7 +69,7 @@ def test_what_is_missing_is_told_before_the_start(tmp_path: Path, signing: Path)
     (empty / "key.pem").write_text("no key")
     (empty / "certificate.pem").write_bytes((signing / "worker/certificate.pem").read_bytes())
     with pytest.raises(SettingsError, match="Invalid private key"):
-        check(empty)
+        check(str(empty))
 
 
 def test_a_record_and_whom_to_tell_count_only_when_signed(redis_client: redis.Redis, signing: Path) -> None:

@@ -59,7 +59,7 @@ def worker(broker: str, image: Path, start_worker: Callable[..., subprocess.Pope
 @pytest.fixture(scope="module")
 def client(broker: str, worker: Running, image: Path) -> Iterator[PoseClient]:
     with PoseClient(broker, queue=QUEUE, key_prefix=QUEUE) as client:
-        assert client.submit(image, overlay=False).result(60).people == []
+        assert client.submit(image, overlay=False).result(90).people == []
         yield client
 
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.queue
 
 #: The queue, and the key prefix.
 NAME = "signed"
-PATIENCE = 30
+PATIENCE = 90
 
 
 @pytest.fixture(scope="module")
