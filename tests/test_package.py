@@ -8,30 +8,35 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 from tests.distributions import walls
 from tests.support import clean_environ
 
-#: Imports what a sender uses.
+#: Imports what a sender uses, and sends.
 SCRIPT = """
 import worker.client, worker.aio, worker.pose.formats, worker.webhook, worker.wire
 import worker.__main__, worker.dead, worker.outputs, worker.report, worker.submission, worker.submit
-print(worker.client.PoseClient("redis://127.0.0.1:1/0"), worker.client.__file__)
+import sys
+with worker.client.PoseClient(sys.argv[1], queue="package") as client:
+    print(client.submit("a.jpg").state, client.cancel("another"), worker.client.__file__)
 """
 
 
-def test_a_client_needs_only_what_the_package_declares(client_package: Path, tmp_path: Path) -> None:
+@pytest.mark.queue
+def test_a_client_needs_only_what_the_package_declares(client_package: Path, tmp_path: Path, broker: str) -> None:
     (about,) = client_package.glob("*.dist-info")
     absent = walls(tmp_path / "walls", metadata.Distribution.at(about).requires or [])
     assert {"torch", "cv2", "numba", "pynvml"} <= absent
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", SCRIPT, broker],
         cwd=tmp_path,
         env={**clean_environ(), "PYTHONPATH": os.pathsep.join(map(str, (client_package, tmp_path / "walls")))},
         capture_output=True,
         text=True,
     )
     assert done.stderr == ""
-    assert str(client_package) in done.stdout
+    assert done.stdout.split() == ["PENDING", "True", str(client_package / "worker/client.py")]
 
 
 def test_its_types_are_there_for_those_who_check_theirs(client_package: Path) -> None:
