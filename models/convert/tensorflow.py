@@ -1,8 +1,9 @@
 """TensorFlow frozen graphs of convolutional nets → Caffe2 NetDefs.
 
-Understands Conv2D, DepthwiseConv2dNative, BiasAdd, Add, Relu, Relu6, MaxPool, ConcatV2 and Identity in NHWC, with SAME
-or VALID padding. TensorFlow pads SAME so that the output has ``ceil(size / stride)`` pixels, the smaller half first;
-for sides that are multiples of the net's stride that is a constant: ``max(kernel - stride, 0)``.
+Understands Conv2D, DepthwiseConv2dNative, BiasAdd, FusedBatchNorm, Add, Relu, Relu6, MaxPool, AvgPool, ConcatV2 and
+Identity in NHWC, with SAME or VALID padding. TensorFlow pads SAME so that the output has ``ceil(size / stride)``
+pixels, the smaller half first; for sides that are multiples of the net's stride that is a constant:
+``max(kernel - stride, 0)``.
 """
 
 from __future__ import annotations
@@ -108,7 +109,11 @@ class _Conversion:
             "BiasAdd": self._bias,
             "Relu": self._activation,
             "Relu6": self._activation,
-            "MaxPool": self._max_pool,
+            "FusedBatchNorm": self._batch_norm,
+            "FusedBatchNormV2": self._batch_norm,
+            "FusedBatchNormV3": self._batch_norm,
+            "AvgPool": self._pool,
+            "MaxPool": self._pool,
             "ConcatV2": self._concat,
             "Identity": lambda identity: self._done[_plain(identity.input[0])],
         }
@@ -162,10 +167,24 @@ class _Conversion:
             self._builder.add("Relu", [self._blob(node, 0)], [node.name])
         return str(node.name)
 
-    def _max_pool(self, node: tensorflow_pb2.NodeDef) -> str:
+    def _batch_norm(self, node: tensorflow_pb2.NodeDef) -> str:
+        if "is_training" not in node.attr or node.attr["is_training"].b:
+            raise ModelError(
+                f"Node {node.name!r} of {self._name!r} is made for training; freeze the graph for inference."
+            )
+        names = [
+            self._builder.parameter(f"{node.name}_{kind}", self._constant(source))
+            for kind, source in zip(("scale", "offset", "mean", "variance"), node.input[1:5])
+        ]
+        epsilon = float(node.attr["epsilon"].f) if "epsilon" in node.attr else 1e-4
+        self._builder.add("SpatialBN", [self._blob(node, 0), *names], [node.name], is_test=1, epsilon=epsilon)
+        return str(node.name)
+
+    def _pool(self, node: tensorflow_pb2.NodeDef) -> str:
         kernel = tuple(node.attr["ksize"].list.i)[1:3]
         window = self._window(node, kernel, tuple(node.attr["strides"].list.i))
-        self._builder.add("MaxPool", [self._blob(node, 0)], [node.name], **window)
+        kind = {"AvgPool": "AveragePool", "MaxPool": "MaxPool"}[node.op]  # padding counts in neither, as in TensorFlow
+        self._builder.add(kind, [self._blob(node, 0)], [node.name], **window)
         return str(node.name)
 
     def _concat(self, node: tensorflow_pb2.NodeDef) -> str:

@@ -19,11 +19,15 @@ class Graph:
         self.node("Placeholder", "image", dtype=FLOAT)
 
     def node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node; attributes are bytes, ints (types) or lists of ints."""
+        """Add a node; attributes are bytes, booleans, floats, ints (types) or lists of ints."""
         node = self.proto.node.add(name=name, op=kind, input=inputs)
         for key, value in attributes.items():
             if isinstance(value, bytes):
                 node.attr[key].s = value
+            elif isinstance(value, bool):
+                node.attr[key].b = value
+            elif isinstance(value, float):
+                node.attr[key].f = value
             elif isinstance(value, int):
                 node.attr[key].type = value
             else:

@@ -94,6 +94,32 @@ def test_residual_and_relu6() -> None:
     assert found.max() == 6
 
 
+@pytest.mark.parametrize("kind", ["FusedBatchNorm", "FusedBatchNormV3"])
+@pytest.mark.parametrize("epsilon", [None, 0.01])
+def test_a_batch_norm_that_was_not_folded(kind: str, epsilon: Any) -> None:
+    """As graphs are that were frozen and not optimised; after depthwise convolutions, which have no bias, too."""
+    scale, offset, mean, variance = _weights(3), _weights(3), _weights(3), np.abs(_weights(3))
+    depthwise = _weights(3, 3, 3, 1)
+    graph = Graph()
+    graph.conv("d", "image", depthwise, kind="DepthwiseConv2dNative")
+    statistics = [graph.constant(f"c{i}", values) for i, values in enumerate((scale, offset, mean, variance))]
+    attributes = {} if epsilon is None else {"epsilon": epsilon}
+    graph.node(kind, "out", "d", *statistics, is_training=False, **attributes)
+    made = by_hand.conv(X, depthwise.transpose(2, 3, 0, 1), pads=(1, 1, 1, 1), group=3)
+    deviation = np.sqrt(variance + (1e-4 if epsilon is None else epsilon))
+    expected = (made - mean[:, None, None]) * (scale / deviation)[:, None, None] + offset[:, None, None]
+    np.testing.assert_allclose(_run(graph, "out"), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_average_pool_leaves_the_padding_out() -> None:
+    graph = Graph()
+    graph.node("AvgPool", "out", "image", ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], padding=b"SAME")
+    found = _run(graph, "out")
+    assert found.shape == (1, 3, 8, 12)
+    np.testing.assert_allclose(found[0, :, 0, 0], X[0, :, :3, :3].mean((1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[0, :, 7, 11], X[0, :, 14:, 22:].mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
 def test_one_value_stands_for_a_whole_constant() -> None:
     graph = Graph()
     graph.constant("w", np.float32(0.5), packed=False)
@@ -139,6 +165,8 @@ FAULTS: Any = [
     (lambda g: g.conv("out", "image", _weights(3, 3, 3, 2), padding=b"EXPLICIT"), "'out' .*padding EXPLICIT"),
     (lambda g: g.node("Conv2D", "out", "image", "image", strides=[1] * 4, padding=b"SAME"), "'image' .* no"),
     (lambda g: g.node("Conv2D", "out", "image"), "malformed"),
+    (lambda g: g.node("FusedBatchNorm", "out", "image"), "'out' of 'small' is made for training"),
+    (lambda g: g.node("FusedBatchNorm", "out", "image", is_training=True), "'out' of 'small' is made for training"),
     (lambda g: g.node("ConcatV2", "out", "image", "image", g.constant("axis", 1)), "'out' .* axis that is not the"),
     (lambda g: g.node("MaxPool", "out", "image", padding=b"SAME"), "malformed"),
 ]
