@@ -114,5 +114,24 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
+# The supply chain: hashes of everything that is required, whether it may be used, and what it is. See deploy/supply.py.
+.PHONY: lock lock-check audit sbom
+lock: .venv-supply/.ready
+	.venv-supply/bin/python deploy/supply.py lock
+
+lock-check: .venv-supply/.ready
+	.venv-supply/bin/python deploy/supply.py check
+
+audit: .venv-supply/.ready
+	.venv-supply/bin/python deploy/supply.py audit
+
+sbom: .venv-supply/.ready
+	.venv-supply/bin/python deploy/supply.py sbom
+
+.venv-supply/.ready: deploy/requirements-supply.txt
+	test -x .venv-supply/bin/python || $(PYTHON) -m venv .venv-supply
+	.venv-supply/bin/python -m pip install --quiet -r deploy/requirements-supply.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-caffe2 .venv-bench $(OUT) $(SAMPLES)
+	rm -rf $(VENV) .venv-supply .venv-caffe2 .venv-bench $(OUT) $(SAMPLES) sbom.cdx.json
