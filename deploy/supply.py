@@ -3,7 +3,7 @@
 requirements.lock pins everything with its hashes, for Python 3.11 to 3.13 on every platform. torch comes in builds that
 differ in a local version (``2.13.0+cpu``), which the registry does not list: requirements.lock admits the build that
 pip's configuration gives here as well, and requirements-cpu.lock asks for that build alone, without the gigabytes of
-CUDA that the other needs. Where pip gives no such build, what the locks have of it stays, as long as torch's version does.
+CUDA that the other needs. Where pip gives no such build, what the locks have of it stays while torch's version does.
 """
 
 from __future__ import annotations
