@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from tests.brokers import absent, need
-from tests.documents import command, example, examples
+from tests.documents import command, example
 from tests.objects import environment, use
 from tests.support import ROOT, clean_environ, wait_until
 from tests.web import Site, answer, site
@@ -178,9 +178,11 @@ def test_the_readme_submits_from_a_shell(client: PoseClient, broker: str, street
 def test_the_documents_python_runs_with_what_pip_installs(
     client: PoseClient, broker: str, street: Path, tmp_path: Path, client_package: Path
 ) -> None:
-    scripts = [block for block in examples("docs/clients.md", "python") if "Client(" in block]
-    assert len(scripts) == 2
-    scripts.append(example("README.md", "python", "PoseClient(") + "print(job)\n")
+    scripts = [
+        example("docs/clients.md", "python", "with PoseClient("),
+        example("docs/clients.md", "python", "AsyncPoseClient("),
+        example("README.md", "python", "PoseClient(") + "print(job)\n",
+    ]
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-c", _adapted(script, broker, street)],
@@ -207,7 +209,13 @@ def test_a_webhook_is_called_in_the_end_and_both_receivers_can_tell(
     job = client.submit(street, webhook=f"{receiver.url}/done", overlay=False)
     result = job.result(PATIENCE)
     calls: List[Any] = wait_until(lambda: _calls(receiver, "/done", 2))
-    told = verify(SECRET, calls[1].headers, calls[1].body)
+    names: Dict[str, Any] = {
+        "secret": SECRET,
+        "request_headers": calls[1].headers,
+        "request_body": calls[1].body,
+    }
+    exec(compile(example("docs/clients.md", "python", "verify("), "clients.md", "exec"), names)
+    told = names["told"]
     assert (told["job_id"], told["state"]) == (job.id, "SUCCESS")
     assert Result.model_validate(told["result"]) == result
     headers = {name.lower(): value for name, value in calls[1].headers.items()}
