@@ -9,17 +9,17 @@ from typing import Iterable, Set
 
 #: What every virtual environment has.
 _ALWAYS = {"pip", "setuptools"}
-_SITE = """import sys
-
-
-class Walls:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ABSENT:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
+_SITE = """from importlib.machinery import PathFinder
 
 ABSENT = {absent!r}
-sys.meta_path.insert(0, Walls())
+find = PathFinder.find_spec
+
+
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in ABSENT else find(name, path, target)
+
+
+PathFinder.find_spec = find_spec
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Callable, Dict, List, Optional
 from worker import logs
 from worker.device.gpus import visible_gpus
 from worker.device.pin import Device, own_device
+from worker.errors import SettingsError
 from worker.processes import die_with_parent
 from worker.settings import Settings
 
@@ -34,6 +36,15 @@ def worker_command(name: str, log_level: str = "INFO") -> List[str]:
         *("--pool", "prefork", "--hostname", f"{name}@%h", "--loglevel", log_level),
         *("--without-gossip", "--without-mingle"),
     ]
+
+
+def check_installed() -> None:
+    """Raises SettingsError where only the client is installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("cv2", "prometheus_client", "pynvml")):
+        raise SettingsError(
+            "Only the client is installed here, for submitting to workers elsewhere; workers run from a checkout with "
+            "requirements.txt, or from an image (docs/operations.md)."
+        )
 
 
 def worker_names(settings: Settings) -> List[str]:
@@ -129,6 +140,7 @@ class Fleet:
 def run_fleet(settings: Settings) -> int:
     """Run this machine's workers; see :meth:`Fleet.run`."""
     logs.begin("fleet")
+    check_installed()
     names = worker_names(settings)
     logger.info("● %d workers: %s", len(names), ", ".join(names))
     return Fleet(names, settings.grace_s).run()

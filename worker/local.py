@@ -16,7 +16,7 @@ from typing import Dict, Iterator
 import redis
 
 from worker.errors import DeviceLost, SettingsError
-from worker.fleet import worker_command
+from worker.fleet import check_installed, worker_command
 from worker.processes import start_child, stop_child
 
 #: Celery warns of workers run by root. This one takes messages from nobody but the command that started it.
@@ -49,6 +49,7 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
     Args:
         environment: the worker's environment, beside the broker.
     """
+    check_installed()
     with embedded_redis() as broker_url:
         # A broker of the user's own must not receive this command's results.
         others = ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE", "POSE_SIGNING")
