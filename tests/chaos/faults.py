@@ -15,8 +15,8 @@ import redis
 from tests.chaos.proxy import Proxy, Trap
 from tests.chaos.stage import Disk, Server, Workers
 
-#: Seconds for which the disk stays full, and a whole worker frozen: longer than its leases.
-_FULL_S, _FROZEN_S = 3.0, 13.0
+#: Seconds for which the disk stays full.
+_FULL_S = 3.0
 #: Seconds for which a message to be popped is waited for.
 _POP_S = 5.0
 #: Faults that reach all workers at once.
@@ -28,6 +28,7 @@ class Faults:
 
     Args:
         outage_s: seconds for which Redis is away when it is taken away.
+        frozen_s: seconds for which a whole worker is frozen, longer than its leases last.
         only: kinds of faults, by parts of their names; all if empty.
     """
 
@@ -39,10 +40,11 @@ class Faults:
         workers: Workers,
         *,
         outage_s: float,
+        frozen_s: float,
         only: Sequence[str] = (),
     ) -> None:
         self._random, self._server, self._disk, self._workers = generator, server, disk, workers
-        self._outage_s = outage_s
+        self._outage_s, self._frozen_s = outage_s, frozen_s
         pids, slots, nets = workers.pids, self._slots, self._nets
         #: What is done, and how often beside the others.
         kinds: Dict[str, Tuple[Callable[[], Optional[str]], float]] = {
@@ -158,7 +160,7 @@ class Faults:
         """It gets the message only when it thaws, when others may have taken it for lost."""
         family = [process.pid for process in self._workers.family(pid)]
         _stop(family)
-        _in(_FROZEN_S, lambda: _resume(family))
+        _in(self._frozen_s, lambda: _resume(family))
         return True
 
 

@@ -55,6 +55,8 @@ class Run:
     """One run.
 
     Args:
+        outage_s: seconds for which Redis is away when it is taken away.
+        lease_s: seconds without a sign of life after which an attempt counts as lost.
         poison: the shares of jobs that kill their slot, and their worker.
         store: where overlays go, ``file`` or ``redis``.
         only: kinds of faults, by parts of their names; all if empty.
@@ -69,6 +71,7 @@ class Run:
         seed: int,
         workers: int = 3,
         outage_s: float = 40,
+        lease_s: float = 10,
         poison: Tuple[float, float] = (0, 0),
         store: str = "file",
         only: Sequence[str] = (),
@@ -86,10 +89,13 @@ class Run:
             **({"POSE_OVERLAY_STORE": self.disk.folder.as_uri()} if store == "file" else {}),
             # Poison needs few attempts; a job that is only near many deaths must survive them.
             **({"POSE_MAX_ATTEMPTS": 3} if any(poison) else {}),
+            "CHAOS_LEASE_S": lease_s,
             **(variables or {}),
         }
         self.workers = Workers(workers, folder, self.server, chosen)
-        self._faults = Faults(self._random, self.server, self.disk, self.workers, outage_s=outage_s, only=only)
+        self._faults = Faults(
+            self._random, self.server, self.disk, self.workers, outage_s=outage_s, frozen_s=lease_s + 3, only=only
+        )
         self.ledger = Ledger(redis.Redis(port=self.server.port, socket_timeout=5), "pose")
         #: The results without any fault, by image.
         self.references: Dict[Path, Result] = {}
@@ -108,6 +114,7 @@ class Run:
         over = threading.Event()
         submitter = threading.Thread(target=self._submit, args=(jobs, kills * pause_s / jobs, over))
         submitter.start()
+        begun = time.time()
         # Ctrl-C ends the striking, and the account of what was struck follows.
         with contextlib.suppress(KeyboardInterrupt):
             for number in range(kills):
@@ -116,7 +123,7 @@ class Run:
                 told = self._faults.strike()
                 self.struck.append(Strike(told, at, _hit(told, held)))
                 if log:
-                    log.write(f"{number + 1:>4}  {told}\n")
+                    log.write(f"{number + 1:>4}  {at - begun:6.1f} s  {told}\n")
                     log.flush()
         over.set()
         submitter.join()

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.queue
 def test_every_job_ends_once_whatever_dies(tmp_path: Path, thin_net: Path) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    run = Run(tmp_path, seed=seed, workers=2, outage_s=3, poison=(0.02, 0.005))
+    run = Run(tmp_path, seed=seed, workers=2, outage_s=3, lease_s=3, poison=(0.02, 0))
     try:
-        run.play(jobs=100, kills=5, pause_s=0.8)
+        run.play(jobs=100, kills=4, pause_s=0.8)
         account = Account(run, patience_s=120)
     finally:
         run.workers.stop()
