@@ -106,18 +106,41 @@ def test_the_first_outcome_stands(ledger: Ledger, result: Any, redis_client: red
     assert redis_client.get(result("").key) == b"first"
 
 
-def test_attempts_are_counted_and_then_the_job_is_dead(ledger: Ledger, result: Any) -> None:
+def test_attempts_are_counted_and_then_the_job_is_dead(ledger: Ledger, result: Any, redis_client: redis.Redis) -> None:
     for number in (1, 2):
         assert _begin(ledger, result, str(number))[:2] == ("begun", number)
         ledger.release("j", str(number), "its slot was lost", counts=True)
     assert _begin(ledger, result, "3").verdict == "dead"
+    assert _begin(ledger, result, "3").verdict == "dead"  # asked again, because the answer got lost
+    assert _begin(ledger, result, "4").verdict == "running"  # one writes the dead letter
+    assert ledger.finish("j", "dead", result("dead letter"))
     [(job_id, died)] = ledger.dead()
     assert job_id == "j"
     assert abs(died - time.time()) < 5
     record = ledger.show("j")
     assert record["attempt:2:end"].endswith("its slot was lost")
     assert not ledger.finish("j", "done", result("a zombie's"))
+    assert not ledger.finish("j", "dead", result("another dead letter"))
+    assert redis_client.get(result("").key) == b"dead letter"
+    assert _begin(ledger, result, "5").verdict == "buried"
+
+
+def test_who_dies_before_the_dead_letter_is_written_leaves_it_to_another(
+    ledger: Ledger, result: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEASE_S", 0.05)
+    mine = token()
+    _begin(ledger, result)
+    assert ledger.later("j", "one", "boo", 0, 1, result("retry")) == "dead"
+    assert list(ledger.dead()) == []
+    time.sleep(0.1)
+    assert ledger.suspects(mine, []) == (["j"], [], {})
+    assert ledger.claim("j", mine, "running") == MESSAGE
+    assert _begin(ledger, result, "two", most=1).verdict == "dead"
     assert ledger.finish("j", "dead", result("dead letter"))
+    assert ledger.show("j")["attempt:1:end"].endswith("boo")
+    assert ledger.requeue("j") == MESSAGE
+    assert _begin(ledger, result, "three", most=1)[:2] == ("begun", 1)
 
 
 def test_a_failure_that_may_pass(ledger: Ledger, result: Any, redis_client: redis.Redis) -> None:
@@ -148,6 +171,7 @@ def test_a_person_revives_or_removes_what_is_dead(ledger: Ledger, result: Any, r
     assert redis_client.get(result("").key) is None
     assert _begin(ledger, result)[:2] == ("begun", 1)
     ledger.later("j", "one", "boo", 0, 1, result("retry"))
+    ledger.finish("j", "dead", result("dead letter"))
     assert ledger.purge("j")
     assert ledger.state("j") is None
     assert list(ledger.dead()) == []
@@ -161,6 +185,7 @@ def test_dead_letters_are_kept_as_long_as_was_said_and_then_not_listed_either(
         ledger._dead_keep_s = keep_s
         ledger.begin(job_id, "one", MESSAGE, WHERE, 2, result("started"))
         assert ledger.later(job_id, "one", "boo", 0, 1, result("retry")) == "dead"
+        assert ledger.finish(job_id, "dead", result("dead letter"))
     assert [job_id for job_id, _ in ledger.dead()] == ["old", "new"]
     time.sleep(1.1)
     ledger._dead_keep_s = 1

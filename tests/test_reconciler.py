@@ -42,7 +42,10 @@ def reconciler(broker: str, ledger: Ledger, prefix: str, sent: List[str]) -> Ite
     made: List[Reconciler] = []
 
     def make() -> Reconciler:
-        made.append(Reconciler(ledger, settings, lambda job_id, message: sent.append(job_id), lambda name: 0))
+        def send(job_id: str, _: Message) -> None:
+            sent.append(job_id)
+
+        made.append(Reconciler(ledger, settings, send, end=lambda *_: None, depth=lambda _: 0))
         return made[-1]
 
     yield make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import secrets
 import signal
 import time
 from functools import lru_cache
@@ -26,6 +27,9 @@ Answer = TypeVar("Answer")
 #: Seconds within which Redis must answer, and between two tries while it does not.
 _TIMEOUT_S = 5.0
 _AGAIN_S = 0.5
+#: Tells this worker from the one of the same name that was killed before it: Redis may give both the same message. Drawn
+#: before the slots fork, so that they have it in common with their parent.
+_INCARNATION = secrets.token_hex(4)
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +66,7 @@ class Holding(NamedTuple):
     def of(cls, request: Any) -> Holding:
         """From Celery's request, in the slot as in its parent."""
         properties = request.properties if isinstance(request.properties, dict) else {}
-        return cls(request.id, f"{request.hostname} {properties.get('delivery_tag', '')}")
+        return cls(request.id, f"{request.hostname} {_INCARNATION} {properties.get('delivery_tag', '')}")
 
 
 class Attempt:

@@ -53,7 +53,7 @@ class ResultBackend(RedisBackend):
         key = self.get_key_for_task(task_id)
         stored = ResultKey(key.decode() if isinstance(key, bytes) else key, self.encode(meta), int(self.expires))
         if told:  # states on the way there are the ledger's own to write
-            Ledger(self.client, settings().key_prefix).finish(task_id, told, stored)
+            Ledger(self.client, settings().key_prefix, settings().dead_keep_s).finish(task_id, told, stored)
         return result
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:

@@ -131,7 +131,8 @@ class Ledger:
     ) -> Beginning:
         """Count an attempt that is about to be made; a job of no record gets one.
 
-        The verdict is ``other`` if the id is that of a job with another payload: its message, from a client that keeps
+        The verdict is ``dead`` if the attempts are used up and the caller is to write the dead letter, by
+        :meth:`finish`; ``buried`` once there is one; ``other`` if the id is that of a job with another payload: its message, from a client that keeps
         no records, is none of that job's.
 
         Args:
@@ -141,7 +142,7 @@ class Ledger:
             started: what says so in the result backend.
         """
         told = (message.digest, self._dumped(message), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
-        verdict, attempts, age_s = self._run("begin", job_id, *told, *started, self._dead_keep_s)
+        verdict, attempts, age_s = self._run("begin", job_id, *told, *started)
         return Beginning(_text(verdict), int(attempts), float(age_s))
 
     def renew(self, job_id: str, holder: str) -> None:
@@ -151,8 +152,9 @@ class Ledger:
     def later(
         self, job_id: str, holder: str, what: str, pause_s: float, most: int, retry: ResultKey, *, counts: bool = True
     ) -> str:
-        """After `what` went wrong, have the job sent again in `pause_s` seconds: ``later``; or its other state."""
-        told = (holder, what, int(counts), pause_s, most, KEEP_S, self._dead_keep_s)
+        """After `what` went wrong, have the job sent again in `pause_s` seconds: ``later``; ``dead`` if its dead letter
+        is to be written, by :meth:`finish`; or its other state."""
+        told = (holder, what, int(counts), pause_s, most, KEEP_S)
         return str(self._run("later", job_id, *told, *retry))
 
     def release(self, job_id: str, holder: str, what: str, *, counts: bool) -> str:
@@ -164,8 +166,8 @@ class Ledger:
         return str(self._run("release", job_id, holder, what, int(counts), KEEP_S))
 
     def finish(self, job_id: str, state: str, result: ResultKey) -> bool:
-        """Write an outcome and its result; False if the job has had one before, which stands."""
-        return bool(self._run("finish", job_id, state, *result))
+        """Write an outcome, ``dead`` being one, and its result; False if the job has had one before, which stands."""
+        return bool(self._run("finish", job_id, state, *result, self._dead_keep_s))
 
     def suspects(self, token: str, lists: Sequence[str]) -> Optional[Tuple[List[str], List[str], Dict[str, List[str]]]]:
         """For the reconciler: the jobs of expired leases, of pauses that are over, and, of each list, the ones that

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -192,14 +191,18 @@ def test_a_job_that_hears_no_time_limit_loses_its_slot_and_is_done_by_another(
     assert "its slot was killed after 9 s, the hard time limit" in ledger.show(job.id)["attempt:1:end"]
 
 
-def test_a_frozen_slot_is_killed_and_its_job_done_by_another(
-    client: PoseClient, workers: Workers, ledger: Ledger, image: Callable[[str], Path]
+def test_frozen_slots_are_killed_and_others_do_their_jobs(
+    client: PoseClient, workers: Workers, image: Callable[[str], Path]
 ) -> None:
-    job = _submit(client, image("naps-1s"))
-    wait_until(lambda: ledger.state(job.id) == "running")
-    psutil.Process(json.loads(ledger.show(job.id)["attempt:1"].partition(" ")[2])["pid"]).suspend()
-    assert job.result(PATIENCE).attempt == 2
-    assert "is frozen; it is killed" in workers.log.read_text(errors="replace")
+    """Those that stand still before they begin, where no time limit runs yet."""
+    [worker] = workers.pids()
+    frozen = workers.slots(worker)
+    assert len(frozen) >= 2
+    for slot in frozen:
+        slot.suspend()
+    assert _submit(client, image("fine")).result(PATIENCE).attempt == 1
+    assert psutil.wait_procs(frozen, PATIENCE)[1] == []
+    assert workers.pids() == [worker]
 
 
 def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(

@@ -97,6 +97,18 @@ PROTECTIONS = [
         f"{_LEDGER}::test_the_first_outcome_stands",
     ),
     Protection(
+        "a dead letter and its result are written in one step",
+        "worker/lua/later.lua",
+        [("  return 'dead'\n", "  enter('dead', 'dead', now(), ARGV[8])\n  return 'dead'\n")],
+        f"{_LEDGER}::test_who_dies_before_the_dead_letter_is_written_leaves_it_to_another",
+    ),
+    Protection(
+        "and once",
+        "worker/lua/finish.lua",
+        [(" or state == 'dead') then", ") then")],
+        f"{_LEDGER}::test_attempts_are_counted_and_then_the_job_is_dead",
+    ),
+    Protection(
         "the outcome is written before the acknowledgement",
         "celeryconfig.py",
         [("task_acks_late = True", "task_acks_late = False")],
@@ -270,7 +282,7 @@ PROTECTIONS = [
         "a frozen slot is killed",
         "worker/station.py",
         [("                    os.kill(row.pid, signal.SIGKILL)\n", "                    pass\n")],
-        f"{_RECOVERY}::test_a_frozen_slot_is_killed_and_its_job_done_by_another",
+        f"{_RECOVERY}::test_frozen_slots_are_killed_and_others_do_their_jobs",
     ),
     Protection(
         "memory that is used up ends no worker",

@@ -1,5 +1,6 @@
--- Before work: digest, message, list, keep, holder, attempt, most attempts, lease, result key, its value, its ttl, keep
--- of the dead -> verdict, attempts, seconds since submission. An attempt counts before it is made.
+-- Before work: digest, message, list, keep, holder, attempt, most attempts, lease, result key, its value, its ttl ->
+-- verdict, attempts, seconds since submission. An attempt counts before it is made. One that may not be made any more is
+-- held all the same, until the dead letter is written: should its holder die before that, another one finds the job.
 local digest, message, list, keep = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local holder, attempt, most, lease = ARGV[7], ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local state = get('state')
@@ -9,10 +10,10 @@ if not state then -- from a client that keeps no record
 elseif get('digest') ~= digest then -- not this job, whatever it calls itself
   return {'other', get('attempts'), '0'}
 elseif ENDED[state] or state == 'dead' then
-  return {state, get('attempts'), '0'}
+  return {state == 'dead' and 'buried' or state, get('attempts'), '0'}
 elseif state == 'running' then
   if get('holder') == holder then -- asked again, because the answer got lost
-    return {'begun', get('attempts'), seconds(now() - tonumber(get('submitted')))}
+    return {get('condemned') and 'dead' or 'begun', get('attempts'), seconds(now() - tonumber(get('submitted')))}
   end
   local held = redis.call('ZSCORE', prefix .. ':running', id)
   if held and tonumber(held) > now() then
@@ -21,7 +22,8 @@ elseif state == 'running' then
   note('lost: its worker gave no more sign of life')
 end
 if tonumber(get('attempts')) >= most then
-  enter('dead', 'dead', now(), ARGV[14])
+  redis.call('HSET', job, 'holder', holder, 'condemned', 1)
+  enter('running', 'running', now() + lease, keep)
   return {'dead', get('attempts'), '0'}
 end
 local attempts = redis.call('HINCRBY', job, 'attempts', 1)

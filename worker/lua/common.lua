@@ -42,9 +42,12 @@ local function wait(keep)
   enter('waiting', 'waiting:' .. get('list'), now(), keep)
 end
 
--- Note how the attempt that was in work has ended.
+-- Note how the attempt that was in work has ended; what was noted first stands.
 local function note(what)
-  redis.call('HSET', job, 'attempt:' .. (get('tries') or '0') .. ':end', seconds(now()) .. ' ' .. what)
+  local field = 'attempt:' .. (get('tries') or '0') .. ':end'
+  if not get(field) then
+    redis.call('HSET', job, field, seconds(now()) .. ' ' .. what)
+  end
 end
 
 local function store(key, value, ttl)

@@ -1,11 +1,12 @@
--- The outcome, with the result in one step: new state, result key, its value, its ttl -> whether it was written. The
--- first outcome stands. Tasks without a record keep their results as anywhere.
+-- The outcome, with the result in one step: new state, result key, its value, its ttl, keep of the dead -> whether it was
+-- written. The first outcome stands. Tasks without a record keep their results as anywhere.
 local state = get('state')
-if state and (ENDED[state] or (state == 'dead' and ARGV[3] ~= 'dead')) then
+if state and (ENDED[state] or state == 'dead') then
   return 0
 end
 store(ARGV[4], ARGV[5], ARGV[6])
-if state == 'dead' then
+if state and ARGV[3] == 'dead' then
+  enter('dead', 'dead', now(), ARGV[7])
   redis.call('HSET', job, 'result', ARGV[4])
 elseif state then
   note(ARGV[3])

@@ -3,6 +3,7 @@ if get('state') ~= 'dead' then
   return false
 end
 redis.call('HSET', job, 'attempts', 0)
+redis.call('HDEL', job, 'condemned')
 local result = get('result')
 if result then
   redis.call('DEL', result)
