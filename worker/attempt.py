@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 #: Seconds within which Redis must answer, and between two tries while it does not.
 _TIMEOUT_S = 5.0
 _AGAIN_S = 0.5
-#: Tells this worker from the one of the same name that was killed before it: Redis may give both the same message. Drawn
+#: Tells this worker from the one of its name that was killed before it: Redis may give both the same message. Drawn
 #: before the slots fork, so that they have it in common with their parent.
 _INCARNATION = secrets.token_hex(4)
 

@@ -132,8 +132,8 @@ class Ledger:
         """Count an attempt that is about to be made; a job of no record gets one.
 
         The verdict is ``dead`` if the attempts are used up and the caller is to write the dead letter, by
-        :meth:`finish`; ``buried`` once there is one; ``other`` if the id is that of a job with another payload: its message, from a client that keeps
-        no records, is none of that job's.
+        :meth:`finish`; ``buried`` once there is one; ``other`` if the id is that of a job with another payload: its
+        message, from a client that keeps no records, is none of that job's.
 
         Args:
             holder: tells this attempt from any other that is made of the job at the same time.
