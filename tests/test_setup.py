@@ -147,7 +147,7 @@ def test_a_broker_that_is_away_is_waited_for_with_a_line_each_time(thin_net: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["log"]  # the heartbeat has gone with the worker
 
 
-@pytest.mark.parametrize("words", ["status", "dead list", "dead purge --all", "dead requeue --all", "refused list"])
+@pytest.mark.parametrize("words", ["status", "dead list", "refused list"])
 def test_commands_without_a_redis_say_so_in_one_sentence(words: str) -> None:
     command = [sys.executable, "-m", "worker", *words.split()]
     running = [
