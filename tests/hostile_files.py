@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -93,6 +94,8 @@ def refused_images(random_: random.Random) -> Dict[str, bytes]:
     bmp[18:26] = struct.pack("<ii", 50_000, 50_000)
     gif[6:10] = struct.pack("<HH", 65_535, 65_535)
     jpeg = bytearray(_saved(small, "JPEG"))
+    slow = _saved(Image.new("RGB", (2000, 2000)), "JPEG", progressive=True)
+    scan = slow[slow.rindex(b"\xff\xda") : -2]
     frame = jpeg.index(b"\xff\xc0") + 5
     jpeg[frame : frame + 4] = struct.pack(">HH", 65_000, 65_000)
     return {
@@ -109,9 +112,18 @@ def refused_images(random_: random.Random) -> Dict[str, bytes]:
         "bmp lies": bytes(bmp),
         "gif lies": bytes(gif),
         "webp cut": bytes(webp[:-20]),
+        "jpeg of a thousand scans": slow[:-2] + scan * 1000 + slow[-2:],
+        "tiff bomb": _saved(Image.new("1", (30_000, 30_000)), "TIFF", compression="group4"),
+        "gif screen": _gif_screen(),
         "jpeg lies": bytes(jpeg),
         "png of 20 megapixels": _saved(Image.new("L", (5000, 4000)), "PNG"),
     }
+
+
+def _gif_screen() -> bytes:
+    """A frame of one pixel on a screen of four thousand million."""
+    pixel = b"\x2c" + bytes(4) + b"\x01\x00\x01\x00\x00" + b"\x02\x02\x44\x01\x00"
+    return b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + b"\x80\x00\x00" + bytes(6) + pixel + b"\x3b"
 
 
 def _damages(random_: random.Random, data: bytes) -> Iterator[Tuple[str, bytes]]:
@@ -153,6 +165,10 @@ def write_files(folder: Path, outside: Path, seed: int) -> Dict[str, List[str]]:
         add("decoded", f"{name}.{random_.choice(('exe', 'svg', 'txt', 'png', 'jpg'))}", data)
         for damage, damaged in _damages(random_, data):
             add("either", f"{name} {damage}", damaged)
+    tiff = bytearray(valid["tiff"])
+    directory = struct.unpack("<I", tiff[4:8])[0]
+    tiff[directory : directory + 2] = b"\xff\xff"
+    add("either", "tiff of 65535 entries", bytes(tiff))
     for name, data in {**refused, **_NOT_IMAGES}.items():
         add("refused", name, data)
         add("refused", f"{name}.jpg", data)
@@ -184,4 +200,14 @@ def _places(folder: Path, outside: Path) -> Iterator[Any]:
     yield from ("/dev/zero", "/dev/stdin", "/proc/self/environ", "/etc/passwd", str(outside), "/", "~", "-", "|id")
     yield from (f"{folder}/../{outside.parent.name}/{outside.name}", f"{folder}/nowhere.jpg", f"{folder}/\0.jpg")
     yield from (f"{folder}/{'a' * 3000}", f"{folder}/\udcff.jpg", "http://127.0.0.1/a.jpg", "ftp://a/b", "file:///etc")
+    for name in ("line\nbreak.png", "bell\a.png", "tab\t\x1b[31m.png", "\u202egnp.exe", "a" * 250 + ".png"):
+        (folder / name).write_bytes(b"no image")
+        yield folder / name
+    bind = socket.socket(socket.AF_UNIX)
+    here = Path.cwd()
+    os.chdir(folder)  # a socket's path must be short
+    bind.bind("socket.jpg")
+    os.chdir(here)
+    bind.close()
+    yield folder / "socket.jpg"
     yield from ("data:image/png;base64,AAAA", f"file://elsewhere{folder}/png", "s3://nobody/a.jpg", f"file://{outside}")

@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Tuple, Type
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +29,8 @@ from worker.sources import is_remote, read_remote, without_query
 
 #: What is decoded, whatever the file is called. Nothing here fetches, scripts or calls another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+#: Most scans of a JPEG: progressive ones have about ten; each goes over the whole image, however few bytes it has.
+_MAX_SCANS = 100
 #: What transparency is laid over.
 _BACKGROUND = (255, 255, 255)
 #: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
@@ -95,15 +97,21 @@ def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
         if not data:
             raise _undecodable(path, "it is empty")
     else:
-        data = _read(_local_path(path), path, policy)
+        data = _read(_local_path(path), _in_one_line(path), policy)
+    shown = _in_one_line(path)
     try:
-        return _decode(data, path, policy)
+        return replace(_decode(data, shown, policy), path=path)
     except (PoseError, SoftTimeLimitExceeded):
         raise
     except MemoryError as exc:
-        raise ImageTooLarge(f"{path} did not fit into memory; send a smaller image.") from exc
+        raise ImageTooLarge(f"{shown} did not fit into memory; send a smaller image.") from exc
     except Exception as exc:  # decoders raise errors of every kind on hostile files
-        raise _undecodable(path, f"it is truncated or corrupt ({exc or type(exc).__name__})") from exc
+        raise _undecodable(shown, f"it is truncated or corrupt ({exc or type(exc).__name__})") from exc
+
+
+def _in_one_line(path: str) -> str:
+    """`path` for a sentence: what would break the line or command a terminal, escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in path)
 
 
 def _local_path(path: str) -> str:
@@ -191,6 +199,8 @@ def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
             raise _undecodable(shown, f"it is not an image in {', '.join(FORMATS)}") from exc
         with picture:
             _check_size(picture.size, shown, policy)
+            if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MAX_SCANS:
+                raise _undecodable(shown, f"it is a JPEG of more than {_MAX_SCANS} scans")
             frames = int(getattr(picture, "n_frames", 1))
             notes = [f"only the first of {frames} frames was looked at"] if frames > 1 else []
             pixels = _fast_jpeg(data, picture) if picture.format == "JPEG" else None
