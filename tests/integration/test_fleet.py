@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 import redis
 
 from tests.support import ROOT, clean_environ, wait_until
-from worker.client import JobHandle, PoseClient
+from worker.client import PoseClient
 from worker.health import read_heartbeats
 from worker.processes import stop_child
 
@@ -287,10 +289,30 @@ def test_revoked_and_expired_jobs_are_not_done(
     message = {"image": str(image), "options": {"overlay": False}}
     expired = client.app.send_task("pose.estimate", kwargs=message, queue=queue, expires=0.01)
     time.sleep(0.1)
-    start().await_ready()
-    last: JobHandle = client.submit(image, overlay=False)
-    last.result(60)
+    start(POSE_SLOTS=1, NULL_NET_MS="4000").await_ready()
+    first, second = (client.submit(image, overlay=False) for _ in range(2))
+    wait_until(lambda: first.state == "STARTED")
     assert expired.state == "REVOKED"
+    client.app.control.revoke(second.id, reply=True, limit=1, timeout=60)  # as Celery users know it
+    assert first.result(60).people == []
+    wait_until(lambda: second.state == "REVOKED")
+
+
+def test_a_worker_serves_several_queues_and_nets_and_holds_as_many_as_it_may(
+    start: Callable[..., Fleet], client: PoseClient, image: Path, tmp_path: Path, thin_net: Path, queue: str
+) -> None:
+    for name in ("thin", "other"):
+        copy = shutil.copytree(thin_net, tmp_path / "nets" / name)
+        document = json.loads((copy / "model.json").read_text())
+        (copy / "model.json").write_text(json.dumps({**document, "name": name}))
+    nets = {"POSE_MODELS_DIR": tmp_path / "nets", "POSE_MODEL": "thin", "POSE_MODELS": "other", "POSE_MAX_NETS": 1}
+    fleet = start(POSE_QUEUES=f"{queue},urgent-{queue}", **nets)
+    broker = fleet.environment["POSE_BROKER_URL"]
+    with PoseClient(broker, queue=f"urgent-{queue}") as urgent:
+        for model in ("thin", "other", "thin"):
+            for sender in (client, urgent):
+                assert sender.submit(image, overlay=False, model=model).result(60).model.name == model
+    assert re.findall(r"The net (\w+) leaves the device's memory", fleet.text()) == ["thin", "other"]
 
 
 def test_urgent_jobs_overtake(start: Callable[..., Fleet], client: PoseClient, image: Path, queue: str) -> None:
