@@ -89,15 +89,13 @@ def rate(folder: Path) -> None:
         at_rest = Spent(server)
         time.sleep(2)
         resting = at_rest.per_second()
-        for turn in range(4):
-            plain.append(noops(500))
+        for count in (50, 300, 300, 300):
+            plain.append(noops(count))
             for title, (image, options) in kinds.items():
                 spent = Spent(server)
-                found[title].append(400 / through(client, [image] * 400, options))
-                cost[title] = spent.per_job(400, resting)
-            if not turn:  # everything is warm from here on
-                plain.clear()
-                found = {title: [] for title in kinds}
+                found[title].append(count / through(client, [image] * count, options))
+                cost[title] = spent.per_job(count, resting)
+    plain, found = plain[1:], {title: rates[1:] for title, rates in found.items()}  # without the first, to warm up
     noop = statistics.median(plain)
     print(f"rate: Celery's own no-op tasks {noop:.0f}/s")
     for title in kinds:
