@@ -87,7 +87,7 @@ def _row(server: redis.Redis, client: PoseClient, image: Path, workers: int) -> 
     time.sleep(5)
     resting = at_rest.per_second()
     spent = Spent(server)
-    rate = jobs / through(client, [image] * jobs, _OPTIONS)
+    rate = jobs / through(client, [image] * jobs, _OPTIONS, look_s=_SLOW_MS / 2000)
     job_us, commands, _ = spent.per_job(jobs, resting)
     waits = _waits(client, Ledger(server, "pose"), [image] * jobs, 0.7 * workers * 1000 / _SLOW_MS)
     middle, worst = np.percentile(waits, [50, 99])
