@@ -73,6 +73,13 @@ def test_a_signal_reaches_every_worker_and_a_good_end_is_status_0(run: Run, sign
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
+def test_workers_that_are_stopped_while_they_start_end_well(run: Run) -> None:
+    fleet = run("import time; print('up', flush=True); time.sleep(600)")  # Python's own way with SIGTERM
+    wait_until(lambda: fleet.text.count("up") == 2)
+    fleet.process.terminate()
+    assert fleet.process.wait(60) == 0
+
+
 def test_a_worker_that_dies_is_started_again(run: Run) -> None:
     fleet = run(_OBEDIENT)
     wait_until(lambda: fleet.text.count("up") == 2)

@@ -134,7 +134,8 @@ class Fleet:
         # A worker ends itself within its grace; beyond that and some more, it hangs.
         deadline = time.monotonic() + 2 * self._grace_s + 5
         statuses = [_await(worker, deadline) for worker in self._workers.values()]
-        return next((_shell(status) for status in statuses if status), 0)
+        # A worker that was just starting knows no better end than the signal that it was sent.
+        return next((_shell(status) for status in statuses if status not in (0, -signal.SIGTERM)), 0)
 
 
 def run_fleet(settings: Settings) -> int:
