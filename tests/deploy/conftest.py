@@ -84,9 +84,11 @@ def deployment(thin_net: Path, samples: Path) -> Iterator[Deployment]:
 
 def _installed(dockerfile: Path) -> List[str]:
     """The lines of the requirements files that an image is built with."""
-    (command,) = [rest for name, rest in instructions(dockerfile) if name == "RUN" and "pip install" in rest]
-    files = re.findall(r"-r (\S+)", command)
-    assert "requirements.txt" in files
+    told = instructions(dockerfile)
+    (command,) = [rest for name, rest in told if name == "RUN" and "pip install" in rest]
+    chosen = dict(rest.split("=", 1) for name, rest in told if name == "ARG")
+    files = [chosen.get(file.strip('"$'), file) for file in re.findall(r"-r (\S+)", command)]
+    assert "requirements.lock" in files
     return [line for file in files for line in (ROOT / file).read_text().splitlines()]
 
 
