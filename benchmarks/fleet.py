@@ -41,6 +41,8 @@ from worker.settings import read_settings
 
 #: What is to be reached: milliseconds of a round trip, and shares.
 ROUND_TRIP_MS, OF_NOOP, OF_BARE = 0.3, 0.5, 0.9
+#: Images in each turn of the default net.
+_IMAGES = 20
 
 
 def channel(folder: Path) -> None:
@@ -117,10 +119,10 @@ def net(folder: Path) -> None:
     with embedded_redis() as url, one_worker(url, folder) as (_, client):
         for _ in range(5):
             start = time.perf_counter()
-            for _ in range(20):
+            for _ in range(_IMAGES):
                 estimator.estimate([cv2.imread(str(image))], EstimateOptions())
-            bare = 20 / (time.perf_counter() - start)
-            pairs.append((20 / through(client, [image] * 20, {"overlay": False}), bare))
+            bare = _IMAGES / (time.perf_counter() - start)
+            pairs.append((_IMAGES / through(client, [image] * _IMAGES, {"overlay": False}), bare))
     queue, bare = (statistics.median(side) for side in zip(*pairs[1:]))
     ratio = statistics.median(one / other for one, other in pairs[1:])
     print(f"net: through the queue {queue:.2f}/s, in a bare loop {bare:.2f}/s, ratio {ratio:.2f} (to reach {OF_BARE})")
