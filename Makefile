@@ -7,17 +7,26 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test caffe2-test lint format chaos protections bench bench-fleet bench-engine bench-decoder bench-options bench-precision gpu-bench clean
+.PHONY: demo test test-all caffe2-test lint format chaos protections bench bench-fleet bench-engine bench-decoder bench-options bench-precision gpu-bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
 	@if [ "$(IMAGES)" = "$(SAMPLES)" ]; then $(BIN)/python -m models.samples $(SAMPLES); fi
 	$(BIN)/python -m worker submit --local --out $(OUT) --report $(OUT)/report.html $(IMAGES)
 
+# Three at a time, for many tests wait for processes; each file's in one process, which share its servers and workers.
+PYTEST_ALL := -n 3 --dist loadfile
+
 test: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m models.samples $(SAMPLES)
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(PYTEST_ALL) -m "not long" $(PYTEST)
+
+# The long ones, too, as CI does.
+test-all: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m models.samples $(SAMPLES)
+	$(BIN)/python -m pytest $(PYTEST_ALL) $(PYTEST)
 
 # Caffe2 was last part of a PyTorch for Python 3.9; it is looked for on PATH and where pyenv keeps its versions.
 PYTHON39 = $(shell for python in python3.9 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.9.*/bin/python3.9; do \

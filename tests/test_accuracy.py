@@ -48,6 +48,7 @@ def _results(estimator: Estimator, labelled: LabelledImages, *, swapped: bool = 
     return results
 
 
+@pytest.mark.long
 def test_average_precision_and_what_the_order_of_channels_is_worth(estimator: Estimator) -> None:
     """At height 368 the AP is at least 0.245; a net trained on BGR loses a third if it is given RGB."""
     everything, some = _labelled(), _labelled(20)

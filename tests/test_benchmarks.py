@@ -19,6 +19,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.long
 @pytest.mark.queue
 @pytest.mark.timeout(250)
 def test_everything_is_measured_in_one_call(thin_net: Path, samples: Path) -> None:

@@ -193,6 +193,7 @@ def test_the_people_found_are_the_people_scored(samples: Path, thin_net: Path, t
     assert {entry["image_id"] for entry in results} == {10, 11}
 
 
+@pytest.mark.long
 @pytest.mark.queue
 def test_through_a_queue_of_its_own(photographs: Path, thin_net: Path) -> None:
     (photographs / "b.jpg").write_text("not an image")

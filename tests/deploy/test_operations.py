@@ -21,7 +21,7 @@ from tests.support import ROOT, wait_until
 from worker.ledger import Ledger, Message, ResultKey
 from worker.processes import start_child, stop_child
 
-pytestmark = pytest.mark.queue
+pytestmark = [pytest.mark.queue, pytest.mark.long]
 
 GUIDE = (ROOT / "docs/operations.md").read_text()
 BLOCKS = examples("docs/operations.md", "sh")
@@ -140,8 +140,9 @@ def test_the_commands_of_the_guide(
 def _leave_a_dead_letter(deployment: Deployment, job_id: str) -> None:
     with deployment.redis("admin") as admin:
         ledger, message = Ledger(admin, "pose"), Message("pose", kwargs={"image": "/nowhere.jpg"})
-        begun = ledger.begin(job_id, "nobody", message, {"worker": "a", "pid": 1}, 0, ResultKey("x", "{}", 10))
-        assert begun.verdict == "dead"
+        result = ResultKey(f"celery-task-meta-{job_id}", "{}", 10)
+        assert ledger.begin(job_id, "nobody", message, {"worker": "a", "pid": 1}, 0, result).verdict == "dead"
+        assert ledger.finish(job_id, "dead", result)
 
 
 def test_every_alert_is_in_the_guide_and_no_other() -> None:

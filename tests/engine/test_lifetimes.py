@@ -79,6 +79,7 @@ def _measured(run: Callable[[], Any]) -> int:
     return int(np.cumsum(sizes).max())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not can_pack(torch.float32), reason="this torch packs no weights, and tells less of its memory")
 def test_the_cmu_net_takes_no_more_than_lifetimes_say(cmu_net: Path) -> None:
     """Within 5 % of live inputs and output of the widest operator, measured, from frames."""

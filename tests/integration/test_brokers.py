@@ -108,6 +108,7 @@ def test_what_may_pass_is_tried_again(worker: subprocess.Popen, client: PoseClie
         client.submit(samples / "never.jpg").result(60)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
 def test_a_killed_workers_message_comes_back_at_once(
     servers: Servers, client: PoseClient, start_worker: Start, samples: Path
@@ -173,6 +174,7 @@ def _hostile(publish: Callable[..., None]) -> Iterator[Optional[str]]:
         yield None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
 def test_hostile_messages_end_typed_or_with_the_dead(
     worker: subprocess.Popen, servers: Servers, client: PoseClient, samples: Path
@@ -195,6 +197,7 @@ def test_hostile_messages_end_typed_or_with_the_dead(
     assert worker.poll() is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("servers", [_rabbitmq, _sentinel], ids=["rabbitmq", "sentinel"], indirect=True)
 def test_signed_jobs_are_done(servers: Servers, start_worker: Start, samples: Path, signing: Path) -> None:
     variables = {**servers, "POSE_QUEUE": "signed", "POSE_KEY_PREFIX": "signed", "POSE_SIGNING": signing / "worker"}

@@ -131,7 +131,7 @@ def _kill_one(fleet: Fleet) -> None:
     fleet.process.send_signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("kill", [_kill_one, _kill_group])
+@pytest.mark.parametrize("kill", [pytest.param(_kill_one, marks=pytest.mark.long), _kill_group])
 def test_a_drain_under_load_loses_nothing_and_does_nothing_twice(
     start: Callable[..., Fleet], client: PoseClient, image: Path, kill: Callable[[Fleet], None]
 ) -> None:
@@ -152,6 +152,7 @@ def test_a_drain_under_load_loses_nothing_and_does_nothing_twice(
     assert set(_succeeded(fleet.text()).values()) == {1}
 
 
+@pytest.mark.long
 def test_what_is_not_done_within_the_grace_goes_back_to_the_queue(
     start: Callable[..., Fleet], client: PoseClient, image: Path, queue: str, redis_client: redis.Redis
 ) -> None:
@@ -169,6 +170,7 @@ def test_what_is_not_done_within_the_grace_goes_back_to_the_queue(
     assert job.result(60).attempt == 1  # it was not the job's fault
 
 
+@pytest.mark.long
 def test_a_fleet_has_a_worker_for_each_gpu_and_each_gpu_one_worker(
     start: Callable[..., Fleet], client: PoseClient, image: Path, tmp_path: Path
 ) -> None:
@@ -205,6 +207,7 @@ def test_a_slot_that_dies_is_replaced_and_its_job_redone(
     assert fleet.reports()[0]["pid"] in [process.pid for process in fleet.family()]  # the worker itself lived on
 
 
+@pytest.mark.long
 def test_a_job_that_kills_every_slot_is_not_tried_for_ever(
     start: Callable[..., Fleet], client: PoseClient, image: Path
 ) -> None:
@@ -267,6 +270,7 @@ def test_a_message_that_is_not_json_is_named_in_the_log_and_survived(
     assert "it is not JSON" in fleet.command("refused", "list").stdout
 
 
+@pytest.mark.long
 def test_check_and_status_tell_of_the_net_and_of_the_slots(start: Callable[..., Fleet]) -> None:
     fleet = start(POSE_NET_TIMEOUT_S=60)
     assert fleet.command("check", "--ready").returncode == 1
@@ -283,6 +287,7 @@ def test_check_and_status_tell_of_the_net_and_of_the_slots(start: Callable[..., 
     wait_until(lambda: fleet.command("check").returncode == 0)
 
 
+@pytest.mark.long
 def test_revoked_and_expired_jobs_are_not_done(
     start: Callable[..., Fleet], client: PoseClient, image: Path, queue: str
 ) -> None:
@@ -298,6 +303,7 @@ def test_revoked_and_expired_jobs_are_not_done(
     wait_until(lambda: second.state == "REVOKED")
 
 
+@pytest.mark.long
 def test_a_worker_serves_several_queues_and_nets_and_holds_as_many_as_it_may(
     start: Callable[..., Fleet], client: PoseClient, image: Path, tmp_path: Path, thin_net: Path, queue: str
 ) -> None:

@@ -168,6 +168,7 @@ def test_what_is_published_to_all_workers_ends_none(
     assert worker.child.poll() is None
 
 
+@pytest.mark.long
 def test_a_message_cannot_lift_the_workers_time_limits(
     broker: str, client: PoseClient, redis_client: redis.Redis, image: Path, start_worker: Callable
 ) -> None:
@@ -193,7 +194,7 @@ def test_the_refused_are_listed_and_removed(
     wait_until(lambda: any("one more" in entry["message"] for entry in _refused(redis_client)))
     with pytest.MonkeyPatch.context() as patch:
         kept = refused.Refused(redis_client, QUEUE, 60)
-        patch.setattr(refused, "refused_messages", lambda: kept)
+        patch.setattr(refused, "_configured", lambda: kept)
         rows = CliRunner().invoke(refused.refused, ["list", "--json"]).output.splitlines()
         entry = next(row for row in map(json.loads, rows) if "one more" in row["message"])
         assert (entry["queue"], entry["job_id"], entry["bytes"]) == (QUEUE, None, 8)

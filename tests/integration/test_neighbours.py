@@ -16,7 +16,7 @@ from worker.client import PoseClient
 from worker.local import embedded_redis
 from worker.processes import stop_child
 
-pytestmark = pytest.mark.queue
+pytestmark = [pytest.mark.queue, pytest.mark.long]
 
 #: Key prefix and queue of each deployment.
 DEPLOYMENTS = {"first": ("pose", "pose"), "second": ("two", "second")}

@@ -20,7 +20,7 @@ from worker.contract import TASK
 from worker.errors import DeadLetter
 from worker.ledger import Ledger
 
-pytestmark = pytest.mark.queue
+pytestmark = [pytest.mark.queue, pytest.mark.long]
 
 #: Seconds for one job, far beyond what any takes.
 PATIENCE = 60

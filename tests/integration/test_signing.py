@@ -24,7 +24,7 @@ from worker.ledger import Message
 from worker.processes import stop_child
 from worker.signing import Signer
 
-pytestmark = pytest.mark.queue
+pytestmark = [pytest.mark.queue, pytest.mark.long]
 
 #: The queue, and the key prefix.
 NAME = "signed"

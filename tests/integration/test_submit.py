@@ -80,6 +80,7 @@ def test_a_directory_with_one_bad_file(photographs: Path, tmp_path: Path) -> Non
     assert [page.count(part) for part in ("<article", 'class="failed"', "data:image/jpeg")] == [4, 1, 3]
 
 
+@pytest.mark.long
 def test_nothing_but_keypoints_for_a_glob_and_a_pattern_without_a_match(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     form = ("--no-overlay", "--keypoint-order", "BODY_25", "--keypoint-scale", 3, "--maps", "--max-people", 1)
@@ -94,7 +95,10 @@ def test_nothing_but_keypoints_for_a_glob_and_a_pattern_without_a_match(photogra
     assert all(0 <= value <= 1 for value in person["pose_keypoints_2d"])
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+_SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL]
+
+
+@pytest.mark.parametrize("signum", _SIGNALS)
 def test_a_killed_command_leaves_no_process_and_no_folder(
     photographs: Path, tmp_path: Path, signum: signal.Signals
 ) -> None:
@@ -122,6 +126,7 @@ def test_wrong_options_are_told_before_anything_starts(tmp_path: Path) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.long
 def test_a_local_worker_that_cannot_start_ends_the_command_with_its_reason(tmp_path: Path) -> None:
     process = _start("--local", "--out", tmp_path / "out", "a.jpg", POSE_MODEL="absent")
     _, stderr = process.communicate(timeout=60)
@@ -130,6 +135,7 @@ def test_a_local_worker_that_cannot_start_ends_the_command_with_its_reason(tmp_p
     assert "Traceback" not in stderr
 
 
+@pytest.mark.long
 def test_the_first_command_of_the_readme(samples: Path, tmp_path: Path) -> None:
     block = [line.split("#")[0].split() for line in example("README.md", "sh", "make demo").splitlines()]
     assert block == [["make", "demo"], ["make", "test"]]
