@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import os
 import random
+import sys
+import threading
 import time
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, Iterator, List, Sequence
 
 import numpy as np
 import pytest
@@ -16,13 +20,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.hostile_files import valid_images, write_files
-from worker.errors import ImageError
+from worker.errors import ImageError, ImageNotAllowed
 from worker.images import FORMATS, ImagePolicy, load_image
 
 #: Printed, so that a failure under another one can be repeated.
 SEED = int(os.environ.get("POSE_TESTS_SEED", "20"))
 #: Seconds within which any file must be told of; none takes a tenth.
 _LIMIT_S = 5.0
+#: Times that a file is asked for which is swapped all the while; a check by name misses within some dozens.
+_LOADS = 1500
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +92,58 @@ def test_no_refusal_tells_what_is_in_a_file_outside(
             load_image(str(path), policy)
         told.append(str(caught.value).replace(path.name, "…"))
     assert told[0] == told[1]
+
+
+@contextlib.contextmanager
+def _swapping(link: Path, targets: Sequence[Path]) -> Iterator[None]:
+    """Have `link` lead to each of `targets` in turn, as fast as can be; it is always there."""
+    stop = threading.Event()
+
+    def swap() -> None:
+        for target in itertools.cycle(targets):
+            if stop.is_set():
+                return
+            new = link.with_name("new")
+            new.symlink_to(target)
+            new.replace(link)
+
+    link.symlink_to(targets[0])
+    thread = threading.Thread(target=swap)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("swapped", ["file", "folder"])
+def test_a_file_that_is_swapped_all_the_time_never_shows_what_is_outside(
+    tmp_path: Path, outside: Path, swapped: str
+) -> None:
+    """Between a check by name and a use by name there would be time for it."""
+    root = tmp_path / "root"
+    inside = root / "inside" / outside.name
+    inside.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30), (10, 10, 200)).save(inside)
+    link = root / "link"
+    targets, path = (
+        ([inside, outside], link) if swapped == "file" else ([inside.parent, outside.parent], link / inside.name)
+    )
+    policy, seen = ImagePolicy(roots=(str(root),)), {"inside": 0, "refused": 0}
+    with _swapping(link, targets):
+        for _ in range(_LOADS):
+            try:
+                blue, _green, red = load_image(str(path), policy).pixels[0, 0]
+            except ImageNotAllowed:
+                seen["refused"] += 1
+            else:
+                seen["inside"] += 1
+                assert (blue, red) == (200, 10), f"the secret was seen after {seen}"
+    assert min(seen.values()) > 0, seen
 
 
 _VALID = list(valid_images(random.Random(SEED)).values())

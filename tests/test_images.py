@@ -191,6 +191,12 @@ def test_a_file_of_more_bytes_than_the_limit(tmp_path: Path) -> None:
         load_image(str(path), ImagePolicy(roots=(str(tmp_path),), max_bytes=1000))
 
 
+def test_a_file_of_more_bytes_than_it_says() -> None:
+    """As one that grows while it is read; the kernel says of its own files that they have no bytes."""
+    with pytest.raises(errors.ImageTooLarge, match="more than 100 bytes"):
+        load_image("/proc/self/maps", ImagePolicy(roots=("/proc",), max_bytes=100))
+
+
 @pytest.mark.parametrize(
     ("make", "expected", "told"),
     [

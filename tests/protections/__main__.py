@@ -1,4 +1,4 @@
-"""Switches off every protection of a job in turn, in a copy of the project, and sees its test fail.
+"""Switches off every protection in turn, in a copy of the project, and sees its test fail.
 
 ``python -m tests.protections`` (``make protections``) prints the list as it goes; a word chooses some of it.
 """
@@ -11,8 +11,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
+from tests.protections.guards import GUARDS
 from tests.protections.listed import PROTECTIONS, Protection
 from tests.support import ROOT
 
@@ -22,8 +23,8 @@ _FAILED = 1
 _BROUGHT = ("models/mobilenet_thin", "samples")
 
 
-def seen_to_fail(protection: Protection, copy: Path) -> bool:
-    """Whether the test fails in `copy` while the protection is switched off."""
+def seen_to_fail(protection: Protection, copy: Path) -> Optional[str]:
+    """How the test fails in `copy` while the protection is switched off, in pytest's line; None if it does not."""
     path = copy / protection.file
     source = path.read_text()
     changed = source
@@ -39,7 +40,10 @@ def seen_to_fail(protection: Protection, copy: Path) -> bool:
         path.write_text(source)
     if done.returncode > _FAILED:
         raise SystemExit(f"{protection.test} cannot be run: {done.stdout[-2000:]}")
-    return done.returncode != 0
+    if done.returncode == 0:
+        return None
+    told = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return max(told) if told else f"pytest ended with {done.returncode}"
 
 
 def _copy(target: Path) -> Path:
@@ -57,7 +61,7 @@ def main(words: Sequence[str]) -> int:
     unnoticed: List[str] = []
     with tempfile.TemporaryDirectory() as folder:
         copy = _copy(Path(folder))
-        for one in PROTECTIONS:
+        for one in (*PROTECTIONS, *GUARDS):
             if words and not any(word in f"{one.name} {one.file} {one.test}" for word in words):
                 continue
             begun = time.monotonic()
@@ -65,6 +69,8 @@ def main(words: Sequence[str]) -> int:
             unnoticed += [] if failed else [one.name]
             mark = "✓" if failed else "✗ unnoticed:"
             print(f"{mark} {one.name} ({one.file}) → {one.test} [{time.monotonic() - begun:.0f} s]", flush=True)
+            if failed:
+                print(f"  {failed:.200}", flush=True)
     print(f"{len(unnoticed)} unnoticed")
     return 1 if unnoticed else 0
 

@@ -1,0 +1,29 @@
+"""kombu's transport as the worker has it, on a real Redis."""
+
+from __future__ import annotations
+
+import json
+
+import redis
+from kombu import Connection
+
+from tests.hostile_messages import arguments, message
+from worker.transport import Transport
+
+
+def test_messages_of_one_tag_are_in_work_side_by_side(broker: str, redis_client: redis.Redis) -> None:
+    """Else a worker that dies would leave one of them to nobody."""
+    sent = [json.dumps(message(name, arguments())) for name in ("one", "two")]
+    assert len({json.loads(text)["properties"]["delivery_tag"] for text in sent}) == 1
+    redis_client.lpush("tags", *sent)
+    keys = {"unacked_key": "tags-unacked", "unacked_index_key": "tags-index", "unacked_mutex_key": "tags-mutex"}
+    with Connection(broker, transport=Transport, transport_options=keys) as connection:
+        channel = connection.channel()
+        first, second = channel.basic_get("tags"), channel.basic_get("tags")
+        assert (first.headers["id"], second.headers["id"]) == ("one", "two")
+        assert redis_client.hlen("tags-unacked") == redis_client.zcard("tags-index") == 2
+        first.ack()
+        [left] = redis_client.hvals("tags-unacked")
+        assert json.loads(left)[0]["headers"]["id"] == "two"
+        second.ack()
+    assert redis_client.hlen("tags-unacked") == 0
