@@ -23,6 +23,7 @@ from worker.settings import read_settings
             {},
         ),
         ("unix:///run/redis.sock?db=3", "redis+socket:///run/redis.sock?virtual_host=3", {}),
+        ("unix://u:p%2F@/run/redis.sock", "redis+socket://u:p%2F@/run/redis.sock?virtual_host=0", {}),
         (
             "sentinel://:p@a:1,b/4?master=m&sentinel_password=q",
             "sentinel://:p@a:1/4;sentinel://:p@b:26379/4",
@@ -40,6 +41,8 @@ def test_what_celery_is_told(url: str, told: str, options: Dict[str, Any]) -> No
     [
         ({"POSE_BROKER_URL": "http://h"}, "POSE_BROKER_URL is 'http://h': must begin with one of redis://"),
         ({"POSE_BROKER_URL": "rediss://h?ssl_cert_reqs=none"}, "anybody may be the server"),
+        ({"POSE_BROKER_URL": "redis://h/0?password=secret"}, "its password must stand before the host"),
+        ({"POSE_BROKER_URL": "unix:///run/x?username=u&password=secret"}, "its password must stand before the host"),
         ({"POSE_BROKER_URL": "sentinel://h:1"}, r"must end in \?master=NAME"),
         ({"POSE_BROKER_URL": "sentinel://h:x/0?master=m"}, "host:port,host:port"),
         ({"POSE_BROKER_URL": "amqp://u:secret@h"}, "POSE_RESULT_BACKEND is '': RabbitMQ keeps no results"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import suppress
 
 import redis
-from kombu import Connection
+from kombu import Connection, Exchange, Queue
 
 from tests.hostile_messages import arguments, message
+from worker.local import embedded_redis
 from worker.transport import Transport
 
 
@@ -27,3 +30,23 @@ def test_messages_of_one_tag_are_in_work_side_by_side(broker: str, redis_client:
         assert json.loads(left)[0]["headers"]["id"] == "two"
         second.ack()
     assert redis_client.hlen("tags-unacked") == 0
+
+
+def test_a_connection_that_is_lost_while_a_message_is_in_work_can_be_closed() -> None:
+    """As Celery does it before it connects again; whatever else is raised there ends the worker."""
+    with embedded_redis() as broker:
+        with redis.Redis.from_url(broker) as client:
+            client.lpush("lost", json.dumps(message("one", arguments())))
+        connection = Connection(broker, transport=Transport)
+        channel, commands = connection.default_channel, connection.channel()
+        assert channel.basic_get("lost").headers["id"] == "one"
+        Queue("commands", Exchange("commands", type="fanout"), auto_delete=True)(commands).declare()
+        for one, name in ((channel, "lost"), (commands, "commands")):
+            one.basic_consume(name, no_ack=False, callback=print, consumer_tag=name)
+        with suppress(socket.timeout):  # it waits for the next
+            connection.drain_events(timeout=0.2)
+    with suppress(Exception):
+        connection.collect()
+    with suppress(*connection.connection_errors):
+        connection.close()
+    assert channel.closed

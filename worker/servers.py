@@ -1,7 +1,7 @@
 """Redis and RabbitMQ by URL alone: what Celery is told of a server, and connections to it.
 
 ==================================  =====================================================================
-``redis://[user:password@]host/0``  a Redis (or Valkey) server; ``unix:///path?db=0`` by its socket
+``redis://[user:password@]host/0``  a Redis (or Valkey) server; ``unix://[user:password@]/path?db=0`` by its socket
 ``rediss://…?ssl_ca_certs=FILE``    the same with TLS; its certificate is always checked
 ``sentinel://…@h1,h2:26379/0?``     the Redis that Sentinel calls ``master=NAME``; user and password are the
 ``master=NAME``                     Redis', Sentinel's own is ``&sentinel_password=…``
@@ -46,12 +46,10 @@ def celery_server(url: str) -> Server:
     if parts.scheme == "rediss":
         return Server(_with_certificates(url), {})
     if parts.scheme == "unix":
-        return Server(f"redis+socket://{parts.path}?virtual_host={_query(url).get('db', '0')}", {})
+        return Server(f"redis+socket://{_credentials(parts)}{parts.path}?virtual_host={_query(url).get('db', '0')}", {})
     if parts.scheme == "sentinel":
         hosts, query = _sentinels(url), _query(url)
-        credentials = parts.netloc.rpartition("@")[0]
-        start = f"{credentials}@" if credentials else ""
-        urls = [f"sentinel://{start}{host}:{port}{parts.path or '/0'}" for host, port in hosts]
+        urls = [f"sentinel://{_credentials(parts)}{host}:{port}{parts.path or '/0'}" for host, port in hosts]
         options: Dict[str, Any] = {"master_name": query["master"]}
         if "sentinel_password" in query:
             options["sentinel_kwargs"] = {"password": query["sentinel_password"]}
@@ -126,8 +124,15 @@ def _check_places(parts: SplitResult) -> None:
     except ValueError:
         raise ValueError("its port is no number up to 65535 (in a password, / is written %2F, and @ %40)") from None
     database = dict(parse_qsl(parts.query)).get("db", "0") if parts.scheme == "unix" else parts.path.strip("/")
+    if parts.scheme in REDIS and {"username", "password"} & set(dict(parse_qsl(parts.query))):
+        raise ValueError(f"its password must stand before the host: {parts.scheme}://user:password@…")
     if parts.scheme in REDIS and database and not database.isdigit():
         raise ValueError(f"its database is {database!r} instead of a number such as 0")
+
+
+def _credentials(parts: SplitResult) -> str:
+    """Of a URL, what stands before its host."""
+    return "".join(parts.netloc.rpartition("@")[:2])
 
 
 def _query(url: str) -> Dict[str, str]:

@@ -70,6 +70,15 @@ class _Guarded:
         super()._get_client()  # type: ignore[misc]  # looks at redis-py's version
         return _Client
 
+    def close(self) -> None:
+        """Close it. Celery does so twice when the connection is lost; the second time, it leads nowhere any more.
+
+        Then nothing can be given back: what is in work stays unacknowledged, out of which it comes back.
+        """
+        if not self.closed and self.connection.client is None:  # type: ignore[attr-defined]
+            self.do_restore = False
+        super().close()  # type: ignore[misc]
+
     def _handle_message(self, client: Any, response: Any) -> Any:
         """Take apart what was published to all workers, such as a command; what is no message is as if it were not."""
         payload = super()._handle_message(client, response)  # type: ignore[misc]

@@ -144,6 +144,12 @@ GUARDS = [
         "tests/test_transport.py::test_messages_of_one_tag_are_in_work_side_by_side",
     ),
     Protection(
+        "a lost connection is closed, whatever is in work",
+        "worker/transport.py",
+        [("            self.do_restore = False\n", "            pass\n")],
+        "tests/test_transport.py::test_a_connection_that_is_lost_while_a_message_is_in_work_can_be_closed",
+    ),
+    Protection(
         "each message is looked at before Celery does",
         "worker/consumer.py",
         [("                intake.check(message, content_type, settings().max_message_bytes)\n", "")],
