@@ -79,13 +79,13 @@ def through(client: PoseClient, images: Sequence[Path], options: Dict[str, Any],
     which are work for the broker, too."""
     start = time.perf_counter()
     waiting = [client.submit(image, **options).id for image in images]
-    while waiting:  # a few at a time: asking for all would be work of its own
-        ended = dict(client.ended(waiting[:20]))
+    while waiting:  # a few at a time, and now and then: the client's work is on the same cores
+        ended = dict(client.ended(waiting[:50]))
         for outcome in ended.values():
             if isinstance(outcome, Exception):
                 raise outcome
         waiting = [job_id for job_id in waiting if job_id not in ended]
-        time.sleep(0 if ended else look_s)
+        time.sleep(look_s)
     return time.perf_counter() - start
 
 
