@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List
 
 import numpy as np
 import psutil
@@ -147,9 +147,10 @@ def test_the_outcome_is_stored_before_the_message_is_acknowledged(
         wait_until(lambda: not server.client.exists("unacked"))
     outcome = next(i for i, one in enumerate(seen) if one.name == "HSET" and one.words[2:4] == ["state", "done"])
     result = next(i for i, one in enumerate(seen) if one.name == "SET" and '\\"SUCCESS\\"' in one.words[2])
-    [tag] = [one.words[2] for one in seen if one.words[:2] == ["HSET", "unacked"] and job.id in one.words[3]]
-    [acknowledged] = [i for i, one in enumerate(seen) if one.words == ["HDEL", "unacked", tag]]
-    assert max(outcome, result) < acknowledged
+    tags = {one.words[2] for one in seen if one.words[:2] == ["HSET", "unacked"] and job.id in one.words[3]}
+    acknowledged = [i for i, one in enumerate(seen) if one.words[:2] == ["HDEL", "unacked"] and one.words[2] in tags]
+    # A slow machine may have it sent twice; then one message is acknowledged because the other is in work.
+    assert max(outcome, result) < acknowledged[-1]
 
 
 def test_a_message_that_comes_twice_makes_one_attempt(
@@ -196,6 +197,11 @@ def test_frozen_slots_are_killed_and_others_do_their_jobs(
 ) -> None:
     """Those that stand still before they begin, where no time limit runs yet."""
     [worker] = workers.pids()
+
+    def known() -> List[int]:  # one that is frozen while it starts is another matter, of Celery's
+        return sorted(slot["pid"] for slot in workers.reports()[0]["slots"])
+
+    wait_until(lambda: known() == sorted(slot.pid for slot in workers.slots(worker)))
     frozen = workers.slots(worker)
     assert len(frozen) >= 2
     for slot in frozen:
