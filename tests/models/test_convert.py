@@ -189,7 +189,6 @@ def test_unknown_blobs_of_a_pickle_are_reported(weights: Weights, expected: byte
     assert "1 blobs that cmu_coco does not: fc1000_w" in caplog.text
 
 
-@needs_safe_load
 def test_a_pickle_cannot_ask_for_memory_by_number(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"blobs": _Hostile(bytearray, 1 << 45)}))
     with pytest.raises(ModelError, match="wants to use a bytearray of int"):
@@ -204,6 +203,7 @@ def test_what_else_stands_in_a_pickle_is_left_out(protocol: int, tmp_path: Path)
     assert list(pickled.read_blobs(tmp_path / "a.pkl")) == ["conv1_1_b"]
 
 
+@needs_safe_load
 @pytest.mark.parametrize(
     ("change", "message"),
     [
