@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import itertools
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -132,6 +133,12 @@ class Run:
         self.server.stop()
         self.disk.close()
 
+    def keep(self, folder: Path) -> None:
+        """Copy what tells afterwards what has happened: the append-only file, the log, and the faults."""
+        shutil.copytree(self.server.folder, folder, dirs_exist_ok=True)
+        shutil.copy(self.workers.log, folder)
+        (folder / "struck.txt").write_text("".join(f"{one.at:.3f} {one.told} {one.jobs}\n" for one in self.struck))
+
     def _submit(self, jobs: int, every_s: float, over: threading.Event) -> None:
         """Submit at least `jobs`, and until all is `over`, so that no fault finds the workers idle.
 
@@ -217,6 +224,7 @@ def _arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--net-ms", type=float, default=4, help="milliseconds that the net takes")
     parser.add_argument("--server", default="", help="a redis-server or valkey-server, beside the embedded one")
     parser.add_argument("--poison", action="store_true", help="2 %% of the jobs kill slots, 0.1 %% kill workers")
+    parser.add_argument("--keep", type=Path, help="copy what Redis was told, and the workers' log, to this folder")
     parser.add_argument("--patience", type=float, default=600, help="seconds within which the last job must end")
     return parser.parse_args(arguments)
 
@@ -254,6 +262,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         finally:
             run.workers.stop()
             run.close()
+            if told.keep:
+                run.keep(told.keep)
     return 1 if account.faults else 0
 
 

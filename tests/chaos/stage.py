@@ -49,14 +49,14 @@ class Server:
     """
 
     def __init__(self, folder: Path, program: str = "") -> None:
-        self._folder, self._program, self.port = folder / "redis", program or _redis_server(), free_port()
-        self._folder.mkdir()
+        self.folder, self._program, self.port = folder / "redis", program or _redis_server(), free_port()
+        self.folder.mkdir()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._process: Optional[subprocess.Popen] = None
         self.client = redis.Redis(port=self.port, socket_timeout=5)
 
     def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""]
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         options += ["--appendonly", "yes", "--appendfsync", "no"]  # a kill loses nothing that was written
         options += ["--auto-aof-rewrite-percentage", "0"]  # which keeps what was written from the first to the last
         self._process = start_child([self._program, *options], stdout=subprocess.DEVNULL)
@@ -83,7 +83,7 @@ class Server:
 
     def written(self) -> Iterator[List[bytes]]:
         """Every command that changed anything, in order, as the append-only file has them."""
-        for path in sorted(self._folder.rglob("*.aof")):
+        for path in sorted(self.folder.rglob("*.aof")):
             with path.open("rb") as file:
                 for line in file:
                     if line.startswith(b"*"):
