@@ -107,10 +107,10 @@ class Disk:
 
     def fill(self) -> None:
         """Leave no room."""
-        with self._ballast.open("wb") as ballast, contextlib.suppress(OSError):
-            while True:
-                ballast.write(b"\0" * 65536)
-                ballast.flush()
+        # Unbuffered: what a buffer holds would be written, and fail, once more at the end.
+        with self._ballast.open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            while ballast.write(b"\0" * 65536):
+                pass
 
     def clear(self) -> None:
         """Leave room again."""

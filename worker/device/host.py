@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 #: A net process that has died so often within _MEMORY_S seconds is not started again.
 _MOST_DEATHS = 5
 _MEMORY_S = 600.0
-_LONGEST_PAUSE_S = 10.0
+_LONGEST_PAUSE_S = 2.0
 
 
 class NetHost:
