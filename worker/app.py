@@ -26,6 +26,7 @@ from worker.contract import TASK
 from worker.errors import PoseError, SettingsError
 from worker.intake import forbid_compression
 from worker.ledger import Message
+from worker.limits import Limits, heed
 from worker.outcome import Outcome
 from worker.processes import die_with_parent
 from worker.reconciler import Reconciler
@@ -116,6 +117,8 @@ class Preload(bootsteps.StartStopStep):
             _leave(str(exc))
         global _started
         _started = True
+        if hasattr(worker.pool._pool, "_on_hard_timeout"):  # not where the broker's transport has no event loop
+            Limits(worker.pool._pool, worker.hub, station().board, worker.concurrency)
         station().keep(lambda: os.kill(os.getpid(), signal.SIGTERM))
         self._reconciler = Reconciler(new_ledger(), settings(), send, app.backend.mark_as_failure, _depth)
         self._reconciler.start()
@@ -261,6 +264,7 @@ def start_slot(**_: Any) -> None:
     here = station()
     here.in_slot()
     _watch = Watch(here.board, current_process().index)
+    heed(here.board.slot(current_process().index))
     try:
         from worker.slot import start
 

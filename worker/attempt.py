@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import secrets
-import signal
 import time
 from functools import lru_cache
 from typing import Any, Callable, Dict, NamedTuple, NoReturn, TypeVar
@@ -16,7 +15,6 @@ from celery.exceptions import Ignore
 
 from worker.errors import DeadLetter, ImageNotReady, PoseError
 from worker.ledger import Ledger, Message, ResultKey
-from worker.processes import deaf_to
 from worker.servers import connect
 from worker.settings import settings
 from worker.signing import signer
@@ -46,14 +44,13 @@ def new_ledger() -> Ledger:
 
 
 def outlast(step: Callable[[], Answer]) -> Answer:
-    """The answer of `step`, which is tried until Redis answers; the soft time limit is for the work alone."""
-    with deaf_to(signal.SIGUSR1):
-        while True:
-            try:
-                return step()
-            except redis.RedisError as exc:
-                logger.warning("The ledger's Redis does not answer (%s); it is tried again.", exc)
-                time.sleep(_AGAIN_S)
+    """The answer of `step`, which is tried until Redis answers."""
+    while True:
+        try:
+            return step()
+        except redis.RedisError as exc:
+            logger.warning("The ledger's Redis does not answer (%s); it is tried again.", exc)
+            time.sleep(_AGAIN_S)
 
 
 class Holding(NamedTuple):

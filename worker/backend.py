@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any, Optional
 
 import redis
@@ -12,7 +11,6 @@ from kombu.exceptions import DecodeError
 
 from worker.errors import DeadLetter, PoseError
 from worker.ledger import Ledger, ResultKey
-from worker.processes import deaf_to
 from worker.settings import settings
 
 #: How Celery's final states are called in the ledger.
@@ -33,10 +31,9 @@ class ResultBackend(RedisBackend):
         return super().mark_as_failure(task_id, exc, kept, *args, **kwargs)
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
-        """Store an outcome, until Redis answers; no soft time limit comes in between, for the work is done."""
+        """Store an outcome, until Redis answers."""
         told = "dead" if isinstance(result, DeadLetter) else _STATES.get(state, "")
-        with deaf_to(signal.SIGUSR1):
-            return super().store_result(task_id, result, state, *args, told=told, **kwargs)
+        return super().store_result(task_id, result, state, *args, told=told, **kwargs)
 
     def _store_result(  # Celery's own reads the key first, which the ledger's step need not
         self,

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Iterator, List, Optional
@@ -62,16 +61,3 @@ def interruptible() -> Iterator[None]:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, interrupt)
     yield
-
-
-@contextmanager
-def deaf_to(signum: int) -> Iterator[None]:
-    """Ignore a signal for the duration, where it can be: in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signum, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signum, before)

@@ -13,6 +13,7 @@ from worker.app import app
 from worker.attempt import Attempt
 from worker.contract import TASK, Result, parse_message
 from worker.errors import DeviceOutOfMemory, JobTimedOut, PoseError, TransientError
+from worker.limits import at_work
 from worker.settings import settings
 from worker.webhook import check_wanted
 
@@ -54,7 +55,8 @@ def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:
 def _work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Dict[str, Any]:
     """One job, with everything that can end it as one of our errors."""
     try:
-        return work(attempt, request, args, message).to_message()
+        with at_work():
+            return work(attempt, request, args, message).to_message()
     except SoftTimeLimitExceeded as exc:
         limit = settings().soft_time_limit_s
         raise JobTimedOut(

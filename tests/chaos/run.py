@@ -113,7 +113,7 @@ class Run:
                 path = self._image(number, "fine")
                 self.references[path] = client.submit(path, target_height=64).result(60)
         over = threading.Event()
-        submitter = threading.Thread(target=self._submit, args=(jobs, kills * pause_s / jobs, over))
+        submitter = threading.Thread(target=self._submit, args=(jobs, kills * pause_s / jobs, over), daemon=True)
         submitter.start()
         begun = time.time()
         # Ctrl-C ends the striking, and the account of what was struck follows.

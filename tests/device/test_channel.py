@@ -192,6 +192,24 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next_jobs(run: Run) -
     assert net(frames(0, 64, 64))[0].shape == (1, 19, 8, 8)
 
 
+def test_not_even_if_clearing_up_after_it_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = run(NULL_NET_MS="600", POSE_NET_TIMEOUT_S=30)
+    net = running.net(0.3)
+
+    def interrupted(self: RemoteNet) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(RemoteNet, "_abandon", interrupted)
+        with pytest.raises(InterruptedError):
+            net(frames(0))
+    arena = net._arena
+    net._timeout_s = 5.0
+    net.begin()
+    assert net._arena is not arena
+    assert net(frames(0, 64, 64))[0].shape == (1, 19, 8, 8)
+
+
 def test_a_wrong_frame_fails_alone(run: Run) -> None:
     running = run()
     bad, good = running.net(), running.net()

@@ -132,7 +132,7 @@ def test_a_finished_result_outlasts_an_outage_and_the_job_is_not_done_again(
     job = _submit(client, image("naps-2s"))
     wait_until(lambda: ledger.state(job.id) == "running")
     server.kill()
-    time.sleep(3)
+    time.sleep(10)  # beyond the hard time limit
     server.start()
     assert job.result(PATIENCE).attempt == 1
     assert ledger.show(job.id)["tries"] == "1"
@@ -182,6 +182,15 @@ def test_a_job_that_eats_all_memory_ends_as_a_dead_letter_with_its_history_and_t
     assert times[2] - times[1] > 0.2  # the pause has grown
     assert workers.pids() == [worker]
     assert _submit(client, image("fine")).result(PATIENCE)
+
+
+def test_a_job_beyond_its_time_limit_is_broken_off_and_tried_again(
+    client: PoseClient, ledger: Ledger, image: Callable[[str], Path]
+) -> None:
+    job = _submit(client, image("naps-20s"))
+    wait_until(lambda: "attempt:1:end" in ledger.show(job.id), PATIENCE)
+    job.cancel()
+    assert "JobTimedOut: The job for " in ledger.show(job.id)["attempt:1:end"]
 
 
 def test_a_job_that_hears_no_time_limit_loses_its_slot_and_is_done_by_another(

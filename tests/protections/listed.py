@@ -207,14 +207,32 @@ PROTECTIONS = [
     Protection(
         "steps of an attempt outlast an outage",
         "worker/attempt.py",
-        [("                time.sleep(_AGAIN_S)\n", "                raise\n")],
-        "tests/test_attempt.py::test_a_redis_that_is_away_is_waited_for_and_no_time_limit_breaks_that_off",
+        [("            time.sleep(_AGAIN_S)\n", "            raise\n")],
+        "tests/test_attempt.py::test_a_redis_that_is_away_is_waited_for",
     ),
     Protection(
-        "and no time limit breaks them off",
-        "worker/attempt.py",
-        [("    with deaf_to(signal.SIGUSR1):\n", "    if True:\n")],
-        "tests/test_attempt.py::test_a_redis_that_is_away_is_waited_for_and_no_time_limit_breaks_that_off",
+        "and no soft time limit breaks them off",
+        "worker/limits.py",
+        [("    if _row is not None and _row.working_since:\n", "    if True:\n")],
+        "tests/test_limits.py::test_the_soft_limit_ends_work_and_nothing_else",
+    ),
+    Protection(
+        "nor what is being cleared up",
+        "worker/limits.py",
+        [("        _row.working_since = 0.0  # what is raised must be able to leave in peace\n", "")],
+        "tests/test_limits.py::test_it_does_so_once_so_that_what_was_begun_can_be_cleared_up",
+    ),
+    Protection(
+        "a slot is not killed while it keeps a result until Redis is back",
+        "worker/limits.py",
+        [("since else _AGAIN_S", "since else 0.0")],
+        f"{_RECOVERY}::test_a_finished_result_outlasts_an_outage_and_the_job_is_not_done_again",
+    ),
+    Protection(
+        "a job beyond its soft time limit is broken off",
+        "worker/limits.py",
+        [("        raise SoftTimeLimitExceeded\n", "        return\n")],
+        f"{_RECOVERY}::test_a_job_beyond_its_time_limit_is_broken_off_and_tried_again",
     ),
     Protection(
         "pauses between attempts double",

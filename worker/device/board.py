@@ -37,12 +37,13 @@ class NetRow(ctypes.Structure):
 
 
 class SlotRow(ctypes.Structure):
-    """A slot's row; `busy_since` is 0 between jobs."""
+    """A slot's row; `busy_since` is 0 between jobs, `working_since` also while it waits for Redis."""
 
     _fields_ = (
         ("pid", ctypes.c_int64),
         ("beat", ctypes.c_double),
         ("busy_since", ctypes.c_double),
+        ("working_since", ctypes.c_double),
         ("done", ctypes.c_int64),
         ("failed", ctypes.c_int64),
         ("tally", JobTally),

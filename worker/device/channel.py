@@ -96,10 +96,12 @@ class RemoteNet:
         self._socket: Optional[socket.socket] = None
         self._sequence = 0
         self._arena, self._top, self._sent = Arena.create(_FIRST_ARENA_BYTES), 0, False
-        self._promised = False
+        self._promised = self._asking = False
 
     def begin(self) -> None:
         """Say that a frame is on its way. All arrays handed out for the job before are void from here on."""
+        if self._asking:  # a time limit has interrupted even the clearing up
+            self._abandon()
         self._top = 0
         self._promised = True
         # If the net process is away now, the frame itself will find out.
@@ -164,23 +166,27 @@ class RemoteNet:
         return start
 
     def _ask(self, *numbers: int) -> int:
-        self._promised = False
+        self._promised, self._asking = False, True
         try:
             self._send(FRAMES, *numbers)
             kind, text = self._reply()
         except BaseException as exc:
-            # Interrupted or not, the net process may still write: neither its answer nor its maps may be taken for
-            # the next job's.
-            self.close()
-            self._arena = Arena.create(self._arena.size)
+            self._abandon()
             if isinstance(exc, OSError):
                 raise DeviceLost(
                     f"The net process did not answer within {self._timeout_s:g} s ({exc}); the job is tried again."
                 ) from exc
             raise
+        self._asking = False
         if kind == FAILED:
             raise _decoded(text)
         return kind
+
+    def _abandon(self) -> None:
+        """The net process may still write: neither its answer nor its maps may be taken for the next job's."""
+        self.close()
+        self._arena = Arena.create(self._arena.size)
+        self._asking = False
 
     def _reply(self) -> Tuple[int, bytes]:
         assert self._socket is not None
