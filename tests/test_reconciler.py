@@ -42,8 +42,8 @@ def reconciler(broker: str, ledger: Ledger, prefix: str, sent: List[str]) -> Ite
     made: List[Reconciler] = []
 
     def make() -> Reconciler:
-        def send(job_id: str, _: Message) -> None:
-            sent.append(job_id)
+        def send(job_id: str, _: Message, *, first: bool) -> None:
+            sent.append(job_id if first else f"{job_id}, in its turn")
 
         made.append(Reconciler(ledger, settings, send, end=lambda *_: None, depth=lambda _: 0))
         return made[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 from contextlib import suppress
@@ -11,7 +12,7 @@ from kombu import Connection, Exchange, Queue
 
 from tests.hostile_messages import arguments, message
 from worker.local import embedded_redis
-from worker.transport import Transport
+from worker.transport import FIRST, Transport
 
 
 def test_messages_of_one_tag_are_in_work_side_by_side(broker: str, redis_client: redis.Redis) -> None:
@@ -30,6 +31,19 @@ def test_messages_of_one_tag_are_in_work_side_by_side(broker: str, redis_client:
         assert json.loads(left)[0]["headers"]["id"] == "two"
         second.ack()
     assert redis_client.hlen("tags-unacked") == 0
+
+
+def test_what_was_lost_after_it_had_waited_does_not_wait_again(broker: str, redis_client: redis.Redis) -> None:
+    with Connection(broker, transport=Transport, transport_options={"priority_steps": list(range(10))}) as connection:
+        producer = connection.Producer()
+        for name, headers in (("one", {}), ("lost", {FIRST: True}), ("two", {})):
+            for priority in (0, 4):
+                producer.publish(name, routing_key="line", headers=headers, priority=priority)
+    for key in ("line", "line\x06\x164"):
+        waiting = [json.loads(text) for text in redis_client.lrange(key, 0, -1)]
+        assert [base64.b64decode(one["body"]) for one in reversed(waiting)] == [b"lost", b"one", b"two"]
+        assert all(one["headers"] == {} for one in waiting)
+        redis_client.delete(key)
 
 
 def test_a_connection_that_is_lost_while_a_message_is_in_work_can_be_closed() -> None:

@@ -35,7 +35,7 @@ from worker.settings import settings
 from worker.setup import wrong
 from worker.station import Station
 from worker.sweeper import Sweep
-from worker.transport import guard
+from worker.transport import FIRST, guard
 from worker.watch import Watch
 
 logger = get_logger(__name__)
@@ -161,8 +161,8 @@ class Preload(bootsteps.StartStopStep):
 app.steps["worker"].update((Preload, Announce, Sweep))
 
 
-def send(job_id: str, message: Message) -> None:
-    """Put a job on its queue once more."""
+def send(job_id: str, message: Message, *, first: bool = False) -> None:
+    """Put a job on its queue once more; on Redis at its head, if it has been there and is to be the `first`."""
     url = settings().broker_url or "redis://"
     app.send_task(
         TASK,
@@ -172,7 +172,7 @@ def send(job_id: str, message: Message) -> None:
         queue=queue(message.queue, url),
         priority=message.priority,
         expires=datetime.fromisoformat(message.expires) if message.expires else None,
-        headers=message.headers,
+        headers={**message.headers, FIRST: True} if first and is_redis(url) else message.headers,
         retry=False,
     )
 

@@ -35,7 +35,7 @@ class Reconciler:
 
     Args:
         ledger: with a connection of its own, for it is used in the thread.
-        send: puts a message on its queue, under a job's id.
+        send: puts a message on its queue, under a job's id; `first` if it is to overtake those that wait there.
         end: stores the failure of a job that cannot be sent.
         depth: how many messages wait in a queue, where the broker is not Redis.
     """
@@ -44,7 +44,7 @@ class Reconciler:
         self,
         ledger: Ledger,
         settings: Settings,
-        send: Callable[[str, Message], None],
+        send: Callable[..., None],
         end: Callable[[str, InvalidRequest], object],
         depth: Callable[[str], int],
     ) -> None:
@@ -105,7 +105,7 @@ class Reconciler:
             return False
         if seen != "later":
             logger.warning("○ job %s was lost while it was %s; it is sent again", job_id, seen)
-        self._send(job_id, message)
+        self._send(job_id, message, first=seen != "later")
         return True
 
     def _lost(self, name: str, suspects: Sequence[str]) -> List[str]:

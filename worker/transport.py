@@ -13,12 +13,16 @@ from typing import Any, Optional, Tuple
 import kombu.transport
 import redis
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
 
 from worker.intake import raw_fault
 from worker.refused import refuse
 from worker.settings import settings
 
 logger = logging.getLogger(__name__)
+
+#: The header of a message that goes to the head of its queue; it does not go further than that.
+FIRST = "pose_first"
 
 
 def guard() -> None:
@@ -69,6 +73,16 @@ class _Guarded:
         """The class of the connections."""
         super()._get_client()  # type: ignore[misc]  # looks at redis-py's version
         return _Client
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        """Put `message` into `queue`."""
+        if FIRST not in message["headers"]:
+            super()._put(queue, message, **kwargs)  # type: ignore[misc]
+            return
+        headers = {name: value for name, value in message["headers"].items() if name != FIRST}
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[attr-defined]
+        with self.conn_or_acquire() as client:  # type: ignore[attr-defined]
+            client.rpush(key, dumps({**message, "headers": headers}))
 
     def close(self) -> None:
         """Close it. Celery does so twice when the connection is lost; the second time, it leads nowhere any more.

@@ -221,7 +221,7 @@ def _arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--outage", type=float, default=40.0, help="seconds for which Redis is away")
     parser.add_argument("--store", choices=("file", "redis"), default="file", help="where overlays go")
     parser.add_argument("--only", action="append", default=[], help="strike only with faults of such a name")
-    parser.add_argument("--net-ms", type=float, default=200, help="milliseconds that the net takes")
+    parser.add_argument("--net-ms", type=float, default=100, help="milliseconds that the net takes")
     parser.add_argument("--server", default="", help="a redis-server or valkey-server, beside the embedded one")
     parser.add_argument("--poison", action="store_true", help="2 %% of the jobs kill slots, 0.1 %% kill workers")
     parser.add_argument("--keep", type=Path, help="copy what Redis was told, and the workers' log, to this folder")

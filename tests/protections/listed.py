@@ -139,6 +139,12 @@ PROTECTIONS = [
         f"{_RECOVERY}::test_a_message_that_was_popped_and_never_noted_is_sent_again",
     ),
     Protection(
+        "at the head of the queue",
+        "worker/transport.py",
+        [('if FIRST not in message["headers"]:', "if True:")],
+        "tests/test_transport.py::test_what_was_lost_after_it_had_waited_does_not_wait_again",
+    ),
+    Protection(
         "what a consumer holds is not",
         "worker/reconciler.py",
         [("held.update(map(_job_id, unacked))", "pass")],
