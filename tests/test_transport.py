@@ -33,7 +33,19 @@ def test_messages_of_one_tag_are_in_work_side_by_side(broker: str, redis_client:
     assert redis_client.hlen("tags-unacked") == 0
 
 
-def test_what_was_lost_after_it_had_waited_does_not_wait_again(broker: str, redis_client: redis.Redis) -> None:
+def test_what_is_given_back_does_not_wait_again(broker: str, redis_client: redis.Redis) -> None:
+    with Connection(broker, transport=Transport) as connection:
+        channel = connection.default_channel
+        for name in ("one", "two"):
+            connection.Producer().publish(name, routing_key="back")
+        channel.basic_get("back").reject(requeue=True)
+        again = channel.basic_get("back")
+        assert again.body == b"one"
+        again.ack()
+    redis_client.delete("back")
+
+
+def test_what_is_sent_again_does_not_wait_again(broker: str, redis_client: redis.Redis) -> None:
     with Connection(broker, transport=Transport, transport_options={"priority_steps": list(range(10))}) as connection:
         producer = connection.Producer()
         for name, headers in (("one", {}), ("lost", {FIRST: True}), ("two", {})):

@@ -33,7 +33,7 @@ KEEP_S = 7 * 86_400
 #: Seconds without a sign of life after which an attempt counts as lost.
 LEASE_S = 10.0
 #: Seconds for which one reconciler holds its lock without renewing it.
-_LOCK_S = 10.0
+_LOCK_S = 4.0
 #: Seconds after which a job that was taken from its queue must have begun.
 _PATIENCE_S = 5.0
 #: Most jobs of a kind that the reconciler looks at in one go.

@@ -35,7 +35,7 @@ class Reconciler:
 
     Args:
         ledger: with a connection of its own, for it is used in the thread.
-        send: puts a message on its queue, under a job's id; `first` if it is to overtake those that wait there.
+        send: puts a message on its queue, under a job's id; `first` puts it at the head.
         end: stores the failure of a job that cannot be sent.
         depth: how many messages wait in a queue, where the broker is not Redis.
     """
@@ -58,7 +58,7 @@ class Reconciler:
             for priority in (range(10) if self._broker else (0,))
         ]
         self._token = token()
-        self._trusted_from = 0.0
+        self._answered, self._trusted_from = time.monotonic(), 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
@@ -75,8 +75,6 @@ class Reconciler:
             try:
                 self.look()
             except redis.RedisError as exc:
-                # Attempts could not renew their leases meanwhile; they get the time to do so.
-                self._trusted_from = time.monotonic() + LEASE_S
                 logger.debug("The reconciler cannot reach Redis: %s", exc)
             except Exception:
                 logger.exception("✗ The reconciler met an error; it looks again.")
@@ -84,6 +82,10 @@ class Reconciler:
     def look(self) -> int:
         """Send again what is lost or due; returns how many jobs."""
         found = self._ledger.suspects(self._token, self._lists)
+        if time.monotonic() - self._answered > LEASE_S / 2:
+            # Attempts could not renew their leases meanwhile; they get the time to do so.
+            self._trusted_from = time.monotonic() + LEASE_S / 2
+        self._answered = time.monotonic()
         if found is None:
             return 0
         running, later, waiting = found
@@ -105,7 +107,7 @@ class Reconciler:
             return False
         if seen != "later":
             logger.warning("○ job %s was lost while it was %s; it is sent again", job_id, seen)
-        self._send(job_id, message, first=seen != "later")
+        self._send(job_id, message, first=True)  # for it has waited there already
         return True
 
     def _lost(self, name: str, suspects: Sequence[str]) -> List[str]:

@@ -129,7 +129,7 @@ PROTECTIONS = [
     Protection(
         "after an outage attempts get the time to renew their leases",
         "worker/reconciler.py",
-        [("self._trusted_from = time.monotonic() + LEASE_S", "self._trusted_from = 0.0")],
+        [("self._trusted_from = time.monotonic() + LEASE_S / 2", "self._trusted_from = 0.0")],
         f"{_RECONCILER}::test_after_an_outage_attempts_get_the_time_to_renew_their_leases",
     ),
     Protection(
@@ -142,7 +142,13 @@ PROTECTIONS = [
         "at the head of the queue",
         "worker/transport.py",
         [('if FIRST not in message["headers"]:', "if True:")],
-        "tests/test_transport.py::test_what_was_lost_after_it_had_waited_does_not_wait_again",
+        "tests/test_transport.py::test_what_is_sent_again_does_not_wait_again",
+    ),
+    Protection(
+        "where what was given back goes, too",
+        "worker/transport.py",
+        [("*told[:4], leftmost=False)", "*told[:4], leftmost=True)")],
+        "tests/test_transport.py::test_what_is_given_back_does_not_wait_again",
     ),
     Protection(
         "what a consumer holds is not",
