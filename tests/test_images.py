@@ -262,6 +262,23 @@ def test_a_damaged_file_gives_pixels_or_a_typed_error(tmp_path: Path, policy: Im
     assert shape[2:] == (3,)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])  # of a JPEG Pillow does not even say so
+def test_what_is_said_of_a_picture_may_be_broken(tmp_path: Path, policy: ImagePolicy, kind: str) -> None:
+    path = tmp_path / "image"
+    Image.new("RGB", (40, 30), (9, 99, 200)).save(path, kind, exif=b"Exif\0\0no TIFF at all")
+    loaded = load_image(str(path), policy)
+    assert loaded.pixels.shape == (30, 40, 3)
+    assert loaded.warnings == ("its EXIF data cannot be read, so it was not turned",)
+
+
+def test_a_film_behind_a_jpeg_is_not_looked_at(tmp_path: Path, policy: ImagePolicy) -> None:
+    """As telephones write them; the film holds the bytes of a scan's marker hundreds of times, by chance."""
+    path, whole = tmp_path / "motion.jpg", encoded("JPEG")
+    within = b"\xff\xeb\xff\xfe" + b"\xff\xda" * 32_766  # and so does a block of data in front
+    path.write_bytes(whole[:2] + within + whole[2:] + b"\xff\xda" * 500)
+    assert load_image(str(path), policy).format == "JPEG"
+
+
 def test_a_time_limit_is_not_taken_for_a_corrupt_file(
     tmp_path: Path, policy: ImagePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import stat
 import warnings
 from dataclasses import dataclass, replace
-from typing import Tuple, Type
+from typing import Optional, Tuple, Type
 from urllib.parse import unquote, urlsplit
 
 import cv2
@@ -31,12 +32,13 @@ from worker.sources import is_remote, read_remote, without_query
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 #: Most scans of a JPEG: progressive ones have about ten; each goes over the whole image, however few bytes it has.
 _MAX_SCANS = 100
+#: A JPEG's next marker, whatever stands before it; those within a scan's own data are none.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 #: What transparency is laid over.
 _BACKGROUND = (255, 255, 255)
 #: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
-
-
 #: What opening a file fails with where it must not be opened.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
@@ -199,13 +201,17 @@ def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
             raise _undecodable(shown, f"it is not an image in {', '.join(FORMATS)}") from exc
         with picture:
             _check_size(picture.size, shown, policy)
-            if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MAX_SCANS:
+            if data.startswith(b"\xff\xd8") and _has_too_many_scans(data):
                 raise _undecodable(shown, f"it is a JPEG of more than {_MAX_SCANS} scans")
             frames = int(getattr(picture, "n_frames", 1))
             notes = [f"only the first of {frames} frames was looked at"] if frames > 1 else []
-            pixels = _fast_jpeg(data, picture) if picture.format == "JPEG" else None
+            orientation = _orientation(picture)
+            if orientation is None:
+                notes.append("its EXIF data cannot be read, so it was not turned")
+            turned = orientation not in (1, None)
+            pixels = _fast_jpeg(data, picture) if picture.format == "JPEG" and not turned else None
             if pixels is None:
-                pixels = _to_bgr(picture)
+                pixels = _to_bgr(picture, turned=turned)
             return LoadedImage(pixels, shown, str(picture.format), frames, tuple(notes))
 
 
@@ -219,22 +225,43 @@ def _check_size(size: Tuple[int, int], shown: str, policy: ImagePolicy) -> None:
         raise _too_large(shown, f"{width}x{height} pixels, a shape more extreme than {policy.max_aspect:g} to 1")
 
 
+def _has_too_many_scans(data: bytes) -> bool:
+    """Of a JPEG, by its markers up to its end: other data, and a film behind it, may hold the same bytes by chance."""
+    place = scans = 0
+    while marker := _MARKER.search(data, place):
+        place, kind = marker.end(), marker[0][1]
+        if kind == _END:
+            break
+        if kind not in _WITHOUT_LENGTH:
+            place += int.from_bytes(data[place : place + 2], "big")
+        scans += kind == _SCAN
+        if scans > _MAX_SCANS:
+            return True
+    return False
+
+
+def _orientation(picture: Image.Image) -> Optional[int]:
+    """As EXIF has it, 1 being upright; None if that cannot be read."""
+    try:
+        return int(picture.getexif().get(0x0112, 1))
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:  # what is said of a picture may be broken, and the picture whole
+        return None
+
+
 def _fast_jpeg(data: bytes, picture: Image.Image) -> np.ndarray | None:
     """A plain colour or grey JPEG through OpenCV, in half of Pillow's time; None where Pillow must do it."""
-    if (
-        picture.mode not in ("RGB", "L")
-        or picture.getexif().get(0x0112, 1) != 1
-        or not data.rstrip(b"\0").endswith(b"\xff\xd9")
-    ):
+    if picture.mode not in ("RGB", "L") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
-def _to_bgr(picture: Image.Image) -> np.ndarray:
+def _to_bgr(picture: Image.Image, *, turned: bool) -> np.ndarray:
     """The first frame, upright, as uint8 (H, W, 3); transparency is laid over white."""
     picture.seek(0)
     picture.load()
-    upright = ImageOps.exif_transpose(picture)
+    upright = ImageOps.exif_transpose(picture) if turned else picture
     if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
         upright = _eight_bits(upright)
     if upright.has_transparency_data:
