@@ -105,11 +105,12 @@ class Attempt:
     def fail(self, exc: PoseError) -> NoReturn:
         """Have the job tried again after a pause, because `exc` may pass; raises Ignore, or DeadLetter."""
         what = f"{type(exc).__name__}: {exc}"
-        pause_s = _pause_s(self.number)
         retry = self._result("RETRY", self._backend.prepare_exception(exc))
         most = settings().max_attempts
         # A file that is not there yet is waited for as long as POSE_FILE_GRACE_S says, however often that is.
         counts = not isinstance(exc, ImageNotReady)
+        # As long as the job has waited for it already: that doubles each time, too.
+        pause_s = _pause_s(self.number) if counts else _shortened(max(settings().retry_base_s, self.age_s))
         state = outlast(lambda: ledger().later(*self._holding, what, pause_s, most, retry, counts=counts))
         if state == "dead":
             self._die(what)
@@ -144,9 +145,13 @@ def message_of(request: Any) -> Message:
 
 
 def _pause_s(attempts: int) -> float:
-    """Seconds before the next attempt: doubled each time, less up to a half, so that what failed together parts."""
-    longest = min(settings().retry_max_s, settings().retry_base_s * 2 ** (attempts - 1))
-    return longest * random.uniform(0.5, 1.0)
+    """Seconds before the next attempt: doubled each time."""
+    return _shortened(settings().retry_base_s * 2 ** (attempts - 1))
+
+
+def _shortened(pause_s: float) -> float:
+    """`pause_s` up to a limit, less up to a half, so that what failed together parts."""
+    return min(settings().retry_max_s, pause_s) * random.uniform(0.5, 1.0)
 
 
 def _text(key: Any) -> str:

@@ -17,7 +17,7 @@ from tests.monitor import monitored
 from tests.support import wait_until
 from worker.client import PoseClient
 from worker.contract import TASK
-from worker.errors import DeadLetter
+from worker.errors import DeadLetter, ImageNotFound
 from worker.ledger import Ledger
 
 pytestmark = [pytest.mark.queue, pytest.mark.long]
@@ -57,6 +57,8 @@ def workers(folder: Path, server: Server, disk: Disk, thin_net: Path) -> Iterato
             "POSE_MAX_ATTEMPTS": 3,
             "POSE_SOFT_TIME_LIMIT_S": 8,
             "POSE_HARD_TIME_LIMIT_S": 9,
+            "POSE_FILE_GRACE_S": 16,
+            "POSE_RETRY_MAX_S": 10,
             "CHAOS_LEASE_S": 2,
             "CHAOS_FROZEN_S": 3,
         },
@@ -218,6 +220,16 @@ def test_frozen_slots_are_killed_and_others_do_their_jobs(
     assert _submit(client, image("fine")).result(PATIENCE).attempt == 1
     assert psutil.wait_procs(frozen, PATIENCE)[1] == []
     assert workers.pids() == [worker]
+
+
+def test_a_file_that_does_not_come_is_looked_for_less_and_less_often(
+    client: PoseClient, ledger: Ledger, folder: Path
+) -> None:
+    job = _submit(client, folder / "never-comes.png")
+    with pytest.raises(ImageNotFound):
+        job.result(PATIENCE)
+    # Each pause is at least half of what has passed; with equal ones it would be tried each second.
+    assert 4 <= int(ledger.show(job.id)["tries"]) < 12
 
 
 def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(

@@ -255,12 +255,7 @@ PROTECTIONS = [
     Protection(
         "up to a limit",
         "worker/attempt.py",
-        [
-            (
-                "min(settings().retry_max_s, settings().retry_base_s * 2 ** (attempts - 1))",
-                "settings().retry_base_s * 2 ** (attempts - 1)",
-            )
-        ],
+        [("min(settings().retry_max_s, pause_s)", "pause_s")],
         "tests/test_attempt.py::test_pauses_double_up_to_a_limit_and_differ",
     ),
     Protection(
@@ -274,6 +269,12 @@ PROTECTIONS = [
         "worker/attempt.py",
         [("counts = not isinstance(exc, ImageNotReady)", "counts = True")],
         "tests/integration/test_brokers.py::test_what_may_pass_is_tried_again[valkey]",
+    ),
+    Protection(
+        "less and less often",
+        "worker/attempt.py",
+        [("max(settings().retry_base_s, self.age_s)", "settings().retry_base_s")],
+        "tests/integration/test_recovery.py::test_a_file_that_does_not_come_is_looked_for_less_and_less_often",
     ),
     Protection(
         "an overlay is written whole or not at all",
