@@ -32,6 +32,8 @@ from worker.sources import is_remote, read_remote, without_query
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 #: Most scans of a JPEG: progressive ones have about ten; each goes over the whole image, however few bytes it has.
 _MAX_SCANS = 100
+#: Most bytes between two parts of a JPEG; Pillow looks at each of them.
+_MAX_GAP = 65_536
 #: A JPEG's next marker, whatever stands before it; those within a scan's own data are none.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
@@ -195,14 +197,15 @@ def _bytes(place: int, shown: str, policy: ImagePolicy) -> bytes:
 def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is checked here
+        fault = _jpeg_fault(data) if data.startswith(b"\xff\xd8") else None
+        if fault:
+            raise _undecodable(shown, fault)
         try:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as exc:
             raise _undecodable(shown, f"it is not an image in {', '.join(FORMATS)}") from exc
         with picture:
             _check_size(picture.size, shown, policy)
-            if data.startswith(b"\xff\xd8") and _has_too_many_scans(data):
-                raise _undecodable(shown, f"it is a JPEG of more than {_MAX_SCANS} scans")
             frames = int(getattr(picture, "n_frames", 1))
             notes = [f"only the first of {frames} frames was looked at"] if frames > 1 else []
             orientation = _orientation(picture)
@@ -225,10 +228,14 @@ def _check_size(size: Tuple[int, int], shown: str, policy: ImagePolicy) -> None:
         raise _too_large(shown, f"{width}x{height} pixels, a shape more extreme than {policy.max_aspect:g} to 1")
 
 
-def _has_too_many_scans(data: bytes) -> bool:
-    """Of a JPEG, by its markers up to its end: other data, and a film behind it, may hold the same bytes by chance."""
+def _jpeg_fault(data: bytes) -> Optional[str]:
+    """Why decoding a JPEG would take too long, by its markers up to its end: what lies between them, such as a preview,
+    and behind it, such as a film, may hold the same bytes."""
     place = scans = 0
+    kind = None
     while marker := _MARKER.search(data, place):
+        if kind != _SCAN and marker.start() - place > _MAX_GAP:
+            return f"it is a JPEG with more than {_MAX_GAP} bytes of nothing in it"
         place, kind = marker.end(), marker[0][1]
         if kind == _END:
             break
@@ -236,8 +243,8 @@ def _has_too_many_scans(data: bytes) -> bool:
             place += int.from_bytes(data[place : place + 2], "big")
         scans += kind == _SCAN
         if scans > _MAX_SCANS:
-            return True
-    return False
+            return f"it is a JPEG of more than {_MAX_SCANS} scans"
+    return None
 
 
 def _orientation(picture: Image.Image) -> Optional[int]:

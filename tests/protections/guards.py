@@ -85,6 +85,12 @@ GUARDS = [
         _EACH_FILE,
     ),
     Protection(
+        "with little between its parts",
+        "worker/images.py",
+        [("_MAX_GAP = 65_536\n", "_MAX_GAP = 10**9\n")],
+        _EACH_FILE,
+    ),
+    Protection(
         "of a format on the list",
         "worker/images.py",
         [("formats=FORMATS)", "formats=None)")],
