@@ -13,6 +13,7 @@ import time
 from datetime import datetime
 from typing import Any, Optional, Tuple
 
+import billiard.pool
 from celery import Celery, bootsteps, signals
 from celery.concurrency.prefork import TaskPool
 from celery.exceptions import WorkerShutdown, WorkerTerminate
@@ -265,6 +266,9 @@ def start_slot(**_: Any) -> None:
     here.in_slot()
     _watch = Watch(here.board, current_process().index)
     heed(here.board.slot(current_process().index))
+    # At its end a slot waits for its parent to read how its jobs ended. Of a job that it had just been given when the
+    # worker was told to stop, Celery's parent never does; the result is in Redis, and 2 s are enough, instead of 30.
+    billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 20
     try:
         from worker.slot import start
 
