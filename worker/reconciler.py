@@ -82,7 +82,7 @@ class Reconciler:
     def look(self) -> int:
         """Send again what is lost or due; returns how many jobs."""
         found = self._ledger.suspects(self._token, self._lists)
-        if time.monotonic() - self._answered > LEASE_S / 2:
+        if time.monotonic() - self._answered > LEASE_S / 2 + _LOOK_S:
             # Attempts could not renew their leases meanwhile; they get the time to do so.
             self._trusted_from = time.monotonic() + LEASE_S / 2
         self._answered = time.monotonic()

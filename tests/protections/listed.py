@@ -238,7 +238,7 @@ PROTECTIONS = [
         "a slot is not killed while it keeps a result until Redis is back",
         "worker/limits.py",
         [("since else _AGAIN_S", "since else 0.0")],
-        f"{_RECOVERY}::test_a_finished_result_outlasts_an_outage_and_the_job_is_not_done_again",
+        "tests/test_limits.py::test_a_slot_that_waits_for_redis_reaches_no_limit",
     ),
     Protection(
         "a job beyond its soft time limit is broken off",
