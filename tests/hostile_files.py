@@ -114,11 +114,32 @@ def refused_images(random_: random.Random) -> Dict[str, bytes]:
         "webp cut": bytes(webp[:-20]),
         "jpeg of a thousand scans": slow[:-2] + scan * 1000 + slow[-2:],
         "tiff bomb": _saved(Image.new("1", (30_000, 30_000)), "TIFF", compression="group4"),
+        "tiff of one huge tile": tiff(tile=(8000, 8000)),
+        "tiff of very many strips": tiff(strips=110_000),
         "gif screen": _gif_screen(),
         "jpeg lies": bytes(jpeg),
         "jpeg of fill bytes": slow[:2] + b"\xff" * 200_000 + slow[2:],
         "png of 20 megapixels": _saved(Image.new("L", (5000, 4000)), "PNG"),
     }
+
+
+def tiff(*, pages: int = 1, strips: int = 1, tile: Tuple[int, int] = (0, 0)) -> bytes:
+    """A TIFF of pages of 4x2 grey pixels, each in so many strips that are all the same, or in one tile of zeros."""
+    tags = {256: 4, 257: 2, 258: 8, 259: 1, 262: 1, 277: 1}
+    if tile[0]:
+        data = zlib.compress(bytes(tile[0] * tile[1]), 9)
+        tags.update({259: 8, 322: tile[0], 323: tile[1], 324: 8, 325: len(data)})
+        counts = {}
+    else:
+        data = struct.pack("<I", 8) * strips
+        tags.update({273: 8, 278: 2 if strips == 1 else 1, 279: 8})
+        counts = {273: strips, 279: strips}
+    first, size = 8 + len(data), 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, counts.get(tag, 1), tags[tag]) for tag in sorted(tags))
+    directories = [
+        struct.pack("<H", len(tags)) + entries + struct.pack("<I", first + (page + 1) * size) for page in range(pages)
+    ]
+    return b"II*\0" + struct.pack("<I", first) + data + b"".join(directories)[:-4] + bytes(4)
 
 
 def _gif_screen() -> bytes:

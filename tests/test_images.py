@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import time
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any, Callable, Dict
@@ -15,6 +17,7 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from PIL import Image
 
+from tests.hostile_files import tiff
 from worker import errors
 from worker.images import ImagePolicy, load_image
 
@@ -124,6 +127,30 @@ def test_only_the_first_frame_is_looked_at_and_the_result_says_so(tmp_path: Path
     assert image.frames == 3
     assert image.warnings == ("only the first of 3 frames was looked at",)
     assert np.abs(centres(image.pixels) - QUARTERS).max() <= 8
+
+
+def test_pages_are_counted_only_so_far(tmp_path: Path, policy: ImagePolicy) -> None:
+    """To count them all takes the square of their number: ten seconds for these, and hours for those of 64 MB."""
+    (tmp_path / "book.tiff").write_bytes(tiff(pages=20_000))
+    (tmp_path / "leaf.tiff").write_bytes(tiff(pages=1000))
+    began = time.monotonic()
+    book, leaf = (load_image(str(tmp_path / name), policy) for name in ("book.tiff", "leaf.tiff"))
+    assert time.monotonic() - began < 5
+    assert (book.frames, book.warnings) == (1000, ("only the first of more than 1000 frames was looked at",))
+    assert (leaf.frames, leaf.warnings) == (1000, ("only the first of 1000 frames was looked at",))
+
+
+def test_deep_grey_takes_little_more_memory_than_its_pixels(tmp_path: Path, policy: ImagePolicy) -> None:
+    deep = np.arange(4_000_000, dtype=np.uint32).reshape(2000, 2000).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    tracemalloc.start()
+    try:
+        pixels = load_image(str(tmp_path / "deep.png"), policy).pixels
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (pixels == np.round(deep / 257).astype(np.uint8)[..., None]).all()
+    assert most < 20 * deep.size  # eight bytes a pixel, several times over, would be more than twice as much
 
 
 def test_odd_names(tmp_path: Path, policy: ImagePolicy) -> None:

@@ -131,7 +131,9 @@ class Image(_Message):
     width: int
     height: int
     format: str
-    frames: int = Field(1, description="Frames or pages in the file; only the first is used")
+    frames: int = Field(
+        1, description="Frames or pages in the file, of which only the first is used; pages are counted up to 1000"
+    )
 
 
 class Model(_Message):

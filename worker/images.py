@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import stat
 import warnings
 from dataclasses import dataclass, replace
@@ -27,16 +26,14 @@ from worker.errors import (
     PoseError,
 )
 from worker.sources import is_remote, read_remote, without_query
+from worker.structure import count_frames, jpeg_fault, tile_size
 
 #: What is decoded, whatever the file is called. Nothing here fetches, scripts or calls another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-#: Most scans of a JPEG: progressive ones have about ten; each goes over the whole image, however few bytes it has.
-_MAX_SCANS = 100
-#: Most bytes between two parts of a JPEG; Pillow looks at each of them.
-_MAX_GAP = 65_536
-#: A JPEG's next marker, whatever stands before it; those within a scan's own data are none.
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
-_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
+#: Most strips or tiles of an image, each of which is read by itself: a scanner's have one for each of its lines.
+_MOST_PIECES = 100_000
+#: Pixels of deep grey that are worked on at a time, at eight bytes each and more.
+_BAND = 1 << 20
 #: What transparency is laid over.
 _BACKGROUND = (255, 255, 255)
 #: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
@@ -197,7 +194,7 @@ def _bytes(place: int, shown: str, policy: ImagePolicy) -> bytes:
 def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is checked here
-        fault = _jpeg_fault(data) if data.startswith(b"\xff\xd8") else None
+        fault = jpeg_fault(data) if data.startswith(b"\xff\xd8") else None
         if fault:
             raise _undecodable(shown, fault)
         try:
@@ -206,8 +203,10 @@ def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
             raise _undecodable(shown, f"it is not an image in {', '.join(FORMATS)}") from exc
         with picture:
             _check_size(picture.size, shown, policy)
-            frames = int(getattr(picture, "n_frames", 1))
-            notes = [f"only the first of {frames} frames was looked at"] if frames > 1 else []
+            _check_pieces(picture, shown, policy)
+            frames, more = count_frames(picture)
+            of = f"more than {frames}" if more else str(frames)
+            notes = [f"only the first of {of} frames was looked at"] if frames > 1 else []
             orientation = _orientation(picture)
             if orientation is None:
                 notes.append("its EXIF data cannot be read, so it was not turned")
@@ -228,23 +227,13 @@ def _check_size(size: Tuple[int, int], shown: str, policy: ImagePolicy) -> None:
         raise _too_large(shown, f"{width}x{height} pixels, a shape more extreme than {policy.max_aspect:g} to 1")
 
 
-def _jpeg_fault(data: bytes) -> Optional[str]:
-    """Why decoding a JPEG would take too long, by its markers up to its end: what lies between them, such as a preview,
-    and behind it, such as a film, may hold the same bytes."""
-    place = scans = 0
-    kind = None
-    while marker := _MARKER.search(data, place):
-        if kind != _SCAN and marker.start() - place > _MAX_GAP:
-            return f"it is a JPEG with more than {_MAX_GAP} bytes of nothing in it"
-        place, kind = marker.end(), marker[0][1]
-        if kind == _END:
-            break
-        if kind not in _WITHOUT_LENGTH:
-            place += int.from_bytes(data[place : place + 2], "big")
-        scans += kind == _SCAN
-        if scans > _MAX_SCANS:
-            return f"it is a JPEG of more than {_MAX_SCANS} scans"
-    return None
+def _check_pieces(picture: Image.Image, shown: str, policy: ImagePolicy) -> None:
+    """How an image is cut: a TIFF's tile is unpacked as a whole, however little of it belongs to the image."""
+    width, height = tile_size(picture)
+    if width * height > policy.max_pixels:
+        raise _too_large(shown, f"tiles of {width}x{height} pixels, more than {policy.max_pixels}")
+    if len(getattr(picture, "tile", ())) > _MOST_PIECES:
+        raise _undecodable(shown, f"it is cut into more than {_MOST_PIECES} pieces")
 
 
 def _orientation(picture: Image.Image) -> Optional[int]:
@@ -280,13 +269,20 @@ def _to_bgr(picture: Image.Image, *, turned: bool) -> np.ndarray:
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """16-bit and wider grey values as 8-bit ones: by their high byte where they use 16 bits, else by their range."""
-    values = np.asarray(picture).astype(np.float64)
-    values = np.nan_to_num(values)
-    least, most = (0.0, 65535.0) if values.min() >= 0 and values.max() <= 65535 else (values.min(), values.max())
-    if picture.mode == "F" and values.max() <= 1:
+    values = np.asarray(picture)
+    bands = np.array_split(values.ravel(), values.size // _BAND + 1)
+    ranges = [(band.min(), band.max()) for band in map(_finite, bands)]
+    low, high = min(least for least, _ in ranges), max(most for _, most in ranges)
+    least, most = (0.0, 65535.0) if low >= 0 and high <= 65535 else (low, high)
+    if picture.mode == "F" and high <= 1:
         least, most = 0.0, 1.0
-    scaled = (values - least) * (255.0 / max(most - least, 1e-12))
-    return Image.fromarray(np.clip(np.round(scaled), 0, 255).astype(np.uint8))
+    scale = 255.0 / max(most - least, 1e-12)
+    grey = [np.clip(np.round((_finite(band) - least) * scale), 0, 255).astype(np.uint8) for band in bands]
+    return Image.fromarray(np.concatenate(grey).reshape(values.shape))
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64))
 
 
 def _undecodable(shown: str, reason: str) -> ImageUndecodable:

@@ -80,15 +80,21 @@ GUARDS = [
     ),
     Protection(
         "of so many scans",
-        "worker/images.py",
+        "worker/structure.py",
         [("_MAX_SCANS = 100\n", "_MAX_SCANS = 10**9\n")],
         _EACH_FILE,
     ),
     Protection(
         "with little between its parts",
-        "worker/images.py",
+        "worker/structure.py",
         [("_MAX_GAP = 65_536\n", "_MAX_GAP = 10**9\n")],
         _EACH_FILE,
+    ),
+    Protection(
+        "with tiles of the image's own size",
+        "worker/images.py",
+        [("    width, height = tile_size(picture)\n", "    width, height = 1, 1\n")],
+        "tests/test_hostile_images.py",
     ),
     Protection(
         "of a format on the list",
