@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Dict
 
 import pytest
+import redis
 
 from worker.client import PoseClient
 from worker.errors import SettingsError
-from worker.servers import DELIVERY_LIMIT, celery_server, queue
+from worker.servers import DELIVERY_LIMIT, celery_server, queue, said
 from worker.settings import read_settings
 
 
@@ -68,3 +69,9 @@ def test_poison_has_a_place_to_go_on_rabbitmq() -> None:
     assert declared.queue_arguments["x-delivery-limit"] == DELIVERY_LIMIT
     assert declared.queue_arguments["x-dead-letter-routing-key"] == "urgent.dead"
     assert queue("urgent", "redis://h").queue_arguments is None
+
+
+def test_what_redis_says_is_told_without_the_words_of_a_command() -> None:
+    told = "Command # 1 (HSET a b secret) of pipeline caused error: OOM command not allowed"
+    assert said(redis.ResponseError(told)) == "OOM command not allowed"
+    assert said(redis.ConnectionError("Connection refused")) == "Connection refused"

@@ -15,7 +15,7 @@ from celery.exceptions import Ignore
 
 from worker.errors import DeadLetter, ImageNotReady, PoseError
 from worker.ledger import Ledger, Message, ResultKey
-from worker.servers import connect
+from worker.servers import connect, said
 from worker.settings import settings
 from worker.signing import signer
 
@@ -49,7 +49,7 @@ def outlast(step: Callable[[], Answer]) -> Answer:
         try:
             return step()
         except redis.RedisError as exc:
-            logger.warning("The ledger's Redis does not answer (%s); it is tried again.", exc)
+            logger.warning("The ledger's Redis does not answer (%s); it is tried again.", said(exc))
             time.sleep(_AGAIN_S)
 
 

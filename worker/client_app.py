@@ -11,7 +11,7 @@ import redis
 
 from worker.errors import BrokerUnavailable, JobFailed, SettingsError
 from worker.keys import celery_keys
-from worker.servers import Server, celery_server, is_redis
+from worker.servers import Server, celery_server, is_redis, said
 from worker.settings import masked
 from worker.signing import check, serializer_name
 
@@ -83,5 +83,5 @@ def broker_errors(url: str) -> Iterator[None]:
     # A RuntimeError is what Celery's backend raises when its attempts to connect are used up.
     except (kombu.exceptions.OperationalError, redis.RedisError, RuntimeError) as exc:
         raise BrokerUnavailable(
-            f"The broker {masked(url)} does not answer ({exc}); check the URL and the server."
+            f"The broker {masked(url)} does not answer ({said(exc)}); check the URL and the server."
         ) from exc

@@ -12,6 +12,7 @@ from kombu.serialization import registry
 from worker import intake
 from worker.errors import InvalidRequest
 from worker.refused import refuse
+from worker.servers import said
 from worker.settings import settings
 
 logger = get_logger(__name__)
@@ -64,7 +65,7 @@ class Consumer(consumer.Consumer):
         try:
             refuse(why, message.body, queue=queue, backend=self.app.backend, job_id=job_id)
         except redis.RedisError as exc:
-            logger.error("✗ The refused message could not be kept (%s); it goes back.", exc)
+            logger.error("✗ The refused message could not be kept (%s); it goes back.", said(exc))
             message.reject_log_error(logger, self.connection_errors, requeue=True)
         else:
             message.reject_log_error(logger, self.connection_errors)

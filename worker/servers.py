@@ -91,6 +91,11 @@ def connect(url: str, timeout_s: float) -> redis.Redis:
     return found
 
 
+def said(exc: BaseException) -> str:
+    """What a Redis' error says, without the words of a command in a pipeline: they may be a message, or a secret."""
+    return str(exc).rpartition(" of pipeline caused error: ")[2]
+
+
 def queue(name: str, broker_url: str) -> Queue:
     """The queue called `name`, declared in the same way by workers and clients.
 
@@ -157,4 +162,4 @@ def _sentinels(url: str) -> List[Tuple[str, int]]:
     return [(host, int(port)) for host, _, port in found]
 
 
-__all__ = ["DELIVERY_LIMIT", "Server", "celery_server", "connect", "dead_queue", "is_redis", "queue"]
+__all__ = ["DELIVERY_LIMIT", "Server", "celery_server", "connect", "dead_queue", "is_redis", "queue", "said"]

@@ -102,6 +102,7 @@ def _with_worker(folder: Path, port: int, metrics: int, samples: Path) -> Iterat
         "POSE_BROKER_URL_FILE": secret,
         "POSE_IMAGE_ROOTS": str(samples),
         "POSE_ENGINE": "null",
+        "POSE_WEBHOOK_SECRET": "a secret of the tests",
         "POSE_WARM_SIZES": "368x280",
         "POSE_METRICS_PORT": str(metrics),
         "POSE_METRICS_BIND": "127.0.0.1",

@@ -45,6 +45,10 @@ def test_a_job_runs_through_it_with_no_right_missing(deployment: Deployment, sam
         with pytest.raises(PoseError, match="missing"):
             client.submit(samples / "missing.jpg").result(30)
         client.discard(job.id, job.result(5))
+        told = client.submit(samples / "bus.jpg", overlay=False, webhook="http://127.0.0.1:9/")
+        assert told.result(30).people == []
+        with deployment.redis("admin") as admin:  # it was dealt with, although nothing private is called
+            wait_until(lambda: admin.hget(f"pose:call:{told.id}", "done"))
     status = deployment.run(["python", "-m", "worker", "status"])
     assert "ready" in status.stdout
     with deployment.redis("admin") as admin:
