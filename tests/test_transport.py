@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 from contextlib import suppress
+from typing import Any, List
 
 import redis
 from kombu import Connection, Exchange, Queue
@@ -43,6 +44,22 @@ def test_what_is_given_back_does_not_wait_again(broker: str, redis_client: redis
         assert again.body == b"one"
         again.ack()
     redis_client.delete("back")
+
+
+def test_a_message_goes_back_to_where_it_was_whatever_it_says(broker: str, redis_client: redis.Redis) -> None:
+    """Where Celery keeps what is in work, it would end all consuming."""
+    fields = message("one", arguments())
+    fields["properties"]["delivery_info"] = {"exchange": "elsewhere", "routing_key": "home-unacked"}
+    redis_client.lpush("home", json.dumps(fields))
+    keys = {"unacked_key": "home-unacked", "unacked_index_key": "home-index", "unacked_mutex_key": "home-mutex"}
+    taken: List[Any] = []
+    with Connection(broker, transport=Transport, transport_options=keys) as connection:
+        connection.default_channel.basic_consume("home", no_ack=False, callback=taken.append, consumer_tag="home")
+        connection.drain_events(timeout=5)
+        assert taken[0].delivery_info["routing_key"] == "home"
+        taken[0].reject(requeue=True)
+    assert (redis_client.llen("home"), redis_client.exists("home-unacked")) == (1, 0)
+    redis_client.delete("home")
 
 
 def test_what_is_sent_again_does_not_wait_again(broker: str, redis_client: redis.Redis) -> None:

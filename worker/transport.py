@@ -116,13 +116,25 @@ class SentinelChannel(_Guarded, kombu_redis.SentinelChannel):
     """A channel of the Redis that Sentinel names."""
 
 
-class Transport(kombu_redis.Transport):
+class _Delivering:
+    """What is changed of a Redis transport."""
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        """Hand on `message`, which goes back to the queue that it was taken from, wherever it says that it belongs.
+
+        One that named another would be lost there; and all would be, if that was a key of Celery's own.
+        """
+        message["properties"]["delivery_info"].update(exchange="", routing_key=queue)
+        super()._deliver(message, queue)  # type: ignore[misc]
+
+
+class Transport(_Delivering, kombu_redis.Transport):
     """Redis."""
 
     Channel = Channel
 
 
-class SentinelTransport(kombu_redis.SentinelTransport):
+class SentinelTransport(_Delivering, kombu_redis.SentinelTransport):
     """Redis behind Sentinel."""
 
     Channel = SentinelChannel
