@@ -97,7 +97,12 @@ _BODIES: Dict[str, Any] = {
     "embedded callbacks": [[], {"image": "a"}, {"callbacks": 7}],
     "embedded no task": [[], {"image": "a"}, {"callbacks": [{}], "chain": ["x"], "chord": 7, "errbacks": [None]}],
     "embedded depth": f'[[], {{}}, {{"chain": {_deep(300)}}}]'.encode(),
+    "embedded types": [[], {"image": "a"}, {"callbacks": [{"task": "a", "args": 7, "kwargs": 7, "options": 7}]}],
+    "embedded chain": [[], {}, {"errbacks": [{"task": "a", "kwargs": {"tasks": [7]}, "subtask_type": "chain"}]}],
+    "embedded kind": [[], {"image": "a"}, {"chain": [{"task": "a", "subtask_type": "no such"}]}],
+    "embedded for no queue": [[], {"image": "a"}, {"callbacks": [{"task": "a", "options": {"queue": "unacked"}}]}],
     "positional": [["/nowhere.jpg"], {}, {}],
+    "the task itself": [[], {"image": "a", "self": 7}, {}],
     "type of kombu's": [[], {"image": {"__type__": "uuid", "__value__": {"hex": 1}}}, {}],
     "long": [[], {"image": "a" * 20_000}, {}],
 }
@@ -154,6 +159,18 @@ def _with_bad_field(random_: random.Random) -> Iterator[Tuple[str, Dict[str, Any
             yield f"option {option}", message(body=arguments(options={option: value}))
 
 
+def _with_bad_place() -> Iterator[Tuple[str, Dict[str, Any]]]:
+    """In time and space."""
+    for header in ("eta", "expires"):
+        for moment in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):  # there are none in UTC
+            yield f"header {header}", message(body=arguments(), headers={header: moment})
+    for url in ("http://[::1", "http://host:99999", "http://:80"):
+        yield "argument webhook", message(body=arguments(webhook=url))
+    yield "argument image", message(body=arguments(image="file://[::1/a.jpg"))
+    for queue in ("unacked", "unacked_index", "unacked_mutex", "_kombu.binding.pose", "x.reply.celery.pidbox"):
+        yield "argument callback", message(body=arguments(callback={"task": "a.b", "queue": queue}))
+
+
 def _with_bad_kind() -> Iterator[Tuple[str, Dict[str, Any]]]:
     yield from ((f"task {task}", message(body=arguments(), headers={"task": task})) for task in _TASKS)
     for kind in _CONTENTS:
@@ -174,7 +191,7 @@ def hostile_messages(seed: int, prefix: str) -> List[Hostile]:
     """All of them, in an order of the seed's; ids begin with `prefix`."""
     random_ = random.Random(seed)
     found = [Hostile("raw", raw, None) for raw in _raw_items(random_)]
-    with_id = [*_with_bad_body(), *_with_bad_field(random_), *_with_bad_kind()]
+    with_id = [*_with_bad_body(), *_with_bad_field(random_), *_with_bad_place(), *_with_bad_kind()]
     for number, (name, fields) in enumerate(with_id):
         fields["headers"]["id"] = f"{prefix}-{number}"
         found.append(Hostile(name, json.dumps(fields).encode(), f"{prefix}-{number}"))

@@ -51,6 +51,12 @@ def test_an_image_is_a_path(image: Any) -> None:
         parse_job(image, {})
 
 
+def test_what_may_be_secret_in_a_url_is_not_told() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_job("https://user:secret@example.org/a.jpg?signature=secret#secret", {"colour": 1})
+    assert "The job for 'https://example.org/a.jpg' was refused" in str(caught.value)
+
+
 def test_a_message_with_other_arguments_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="picture is not an argument"):
         parse_message((), {"image": "a.jpg", "picture": "b.jpg"})
@@ -64,7 +70,10 @@ def test_a_message_with_other_arguments_is_refused() -> None:
         ({"webhook": 3}, "refused: webhook: "),
         ({"webhook": "ftp://example.org"}, "refused: webhook: "),
         ({"webhook": "https://example.org/a b"}, "refused: webhook: "),
+        ({"webhook": "https://[::1"}, "refused: webhook: is no URL of a host"),
+        ({"webhook": "https://u:secret@example.org:99999/a?secret"}, "(got 'https://example.org:99999/a')"),
         ({"callback": "shop.posed"}, "refused: callback: "),
+        ({"callback": {"task": "shop.posed", "queue": "unacked"}}, "refused: callback.queue: that is no queue"),
         ({"callback": {"queue": "shop"}}, "refused: callback.task: field required"),
         ({"callback": {"task": "pose.estimate"}}, "refused: callback.task: names that begin with pose."),  # a circle
         ({"callback": {"task": "shop.posed", "args": []}}, "refused: callback.args is not an option"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from types import SimpleNamespace
 from typing import Any, Iterator, List
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.test_metrics import ended, retried
 from worker import logs
 from worker.errors import DeadLetter, ImageNotFound
+from worker.outcome import Outcome
 
 RESULT = {"people": [1, 2], "timings_ms": {"decode": 3.1, "net": 95.0, "total": 99.0}}
 
@@ -88,6 +90,14 @@ def test_an_image_s_name_cannot_forge_a_line(log: Log) -> None:
     [line] = lines(log)
     assert "\x1b" not in line
     line.encode()  # nothing in it that a terminal or a file would refuse
+
+
+def test_what_may_be_secret_in_a_url_is_not_told(log: Log) -> None:
+    kwargs = {"image": "https://user:secret@example.org/a.jpg?signature=secret"}
+    request = SimpleNamespace(id="1", kwargs=kwargs, retries=0, attempt=1)
+    logs.tell(Outcome.of(request, "SUCCESS", RESULT, 0.03))
+    assert "https://example.org/a.jpg" in log.stream.getvalue()
+    assert "secret" not in log.stream.getvalue()
 
 
 def test_what_celery_tells_of_jobs_and_of_others_faults_is_thinned(log: Log) -> None:

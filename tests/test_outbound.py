@@ -163,6 +163,8 @@ def test_what_is_no_such_url(url: str) -> None:
         ("::ffff:93.184.216.34", True),
         ("64:ff9b::7f00:1", False),  # NAT64
         ("2002:7f00:1::", False),  # 6to4
+        ("::127.0.0.1", False),  # an IPv4 address in the clothes of old
+        ("::ffff:0:10.1.2.3", False),  # SIIT
     ],
 )
 def test_which_addresses_are_public(address: str, public: bool) -> None:

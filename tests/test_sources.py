@@ -186,3 +186,7 @@ def test_what_is_shown_of_a_url() -> None:
     assert without_query("https://a.example/b?c#d") == "https://a.example/b"
     assert without_query("s3://bucket/b?c") == "s3://bucket/b?c"
     assert without_query("/data/what?.jpg") == "/data/what?.jpg"
+    assert without_query("/data/a://b@c?d") == "/data/a://b@c?d"
+    assert without_query("file:///data/what?.jpg") == "file:///data/what?.jpg"
+    assert without_query("HTTPS://u:p@a.example:8/b@c?d") == "HTTPS://a.example:8/b@c"
+    assert without_query("ftp://u:p@[::1?c") == "ftp://[::1"

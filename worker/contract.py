@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, Union
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from typing_extensions import Annotated
@@ -25,6 +26,10 @@ MAX_IMAGE_CHARS = 4096
 
 #: What a job's id may look like: it becomes part of Redis keys and of file names.
 _JOB_ID = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:-]{0,199}")
+
+#: What a queue may be called that a message names; and what begins the keys that Celery keeps beside its queues.
+_QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+_CELERYS_KEYS = ("unacked", "_kombu", "celery-task-meta", "celery-taskset-meta", "celeryev")
 
 Keypoint = Optional[Tuple[float, float, float]]
 
@@ -97,6 +102,13 @@ class Options(_Message):
         return OverlayOptions() if self.overlay else None
 
 
+def queue_fault(name: str) -> Optional[str]:
+    """Why nothing may be sent to the queue called `name`, if so: what was put there would end all consuming."""
+    if name.startswith(_CELERYS_KEYS) or name.endswith(".pidbox"):
+        return "that is no queue, but a key of Celery's own"
+    return None if _QUEUE.fullmatch(name) else "must be letters, digits and _ . -"
+
+
 class Callback(_Message):
     """A Celery task that is sent when the job has ended; its one argument is what a webhook gets."""
 
@@ -108,6 +120,14 @@ class Callback(_Message):
     def _is_not_ours(cls, name: str) -> str:
         if name.startswith(("pose.", "celery.")):
             raise ValueError("names that begin with pose. or celery. are not called")
+        return name
+
+    @field_validator("queue")
+    @classmethod
+    def _is_a_queue(cls, name: str) -> str:
+        fault = queue_fault(name)
+        if fault:
+            raise ValueError(fault)
         return name
 
 
@@ -122,6 +142,18 @@ class Job(_Message):
         None, max_length=2048, pattern=r"^https?://[!-~]+$", description="URL that is called when the job has ended"
     )
     callback: Optional[Callback] = Field(None, description="Task that is sent when the job has ended")
+
+    @field_validator("webhook")
+    @classmethod
+    def _names_a_host(cls, url: Optional[str]) -> Optional[str]:
+        try:
+            parts = urlsplit(url or "http://host")
+            found = bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that do not close, a port that is none
+            found = False
+        if not found:
+            raise ValueError("is no URL of a host")
+        return url
 
 
 class Image(_Message):
@@ -185,6 +217,17 @@ class Result(_Message):
         return self.model_dump(mode="json", by_alias=True)
 
 
+def without_query(path: str) -> str:
+    """`path` as results, logs and errors have it: of a URL without its query and its user, which may be secret."""
+    scheme, _, rest = path.partition("://")
+    if not rest or scheme == "file" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return path
+    if scheme != "s3":  # whose keys may have such characters
+        rest = rest.partition("#")[0].partition("?")[0]
+    host, slash, place = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{place}"
+
+
 def id_fault(job_id: Any) -> Optional[str]:
     """What is wrong with a job's id, if something is."""
     if isinstance(job_id, str) and _JOB_ID.fullmatch(job_id):
@@ -228,7 +271,8 @@ def parse_job(
     except (TypeError, ValueError, RecursionError) as exc:
         faults += _faults(exc) if isinstance(exc, ValidationError) else [f"options: not JSON ({exc})"]
     if faults:
-        raise InvalidRequest(f"The job for {_shown(image)} was refused: {'; '.join(faults)}; see docs/message.md.")
+        told = without_query(image) if isinstance(image, str) else image
+        raise InvalidRequest(f"The job for {_shown(told)} was refused: {'; '.join(faults)}; see docs/message.md.")
     return parsed.model_copy(update={"image": image})
 
 
@@ -247,8 +291,10 @@ def _fault(error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"] if part not in ("bool", "OverlayOptions"))
     if error["type"] == "extra_forbidden":
         return f"{field} is not an option"
-    told = error["msg"].replace("Value error, ", "", 1)
-    return f"{field}: {told[0].lower()}{told[1:]} (got {_shown(error['input'])})"
+    if error["type"] == "json_invalid":  # Python's JSON takes what is no Unicode
+        return "options, webhook, callback: must hold no lone surrogates"
+    told, got = error["msg"].replace("Value error, ", "", 1), error["input"]
+    return f"{field}: {told[0].lower()}{told[1:]} (got {_shown(without_query(got) if isinstance(got, str) else got)})"
 
 
 def _shown(value: Any) -> str:

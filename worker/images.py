@@ -116,11 +116,15 @@ def _in_one_line(path: str) -> str:
 
 
 def _local_path(path: str) -> str:
-    parts = urlsplit(path) if "://" in path else None
-    if parts is None:
+    if "://" not in path:
         return path
+    try:
+        parts = urlsplit(path)
+    except ValueError:  # its brackets do not close
+        parts = urlsplit("")
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise ImageNotAllowed(f"{path} is not a path or a file://, s3:// or https:// URL; send one of these.")
+        shown = _in_one_line(without_query(path))
+        raise ImageNotAllowed(f"{shown} is not a path or a file://, s3:// or https:// URL; send one of these.")
     return unquote(parts.path, errors="surrogateescape")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import kombu.compression
@@ -17,13 +17,15 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from worker.contract import TASK, id_fault
+from worker.contract import TASK, id_fault, queue_fault
 from worker.errors import InvalidRequest
 
 #: Bytes of a message that is too large, within which its id is still looked for.
 _READ_AT_MOST = 16 << 20
 #: Lists and objects within one another; our own arguments have four.
 MAX_DEPTH = 20
+#: By more than this no two zones differ.
+_A_DAY = timedelta(days=1)
 #: Headers that would decide what the worker's settings decide, or that Celery sets for itself.
 _DROPPED: Tuple[str, ...] = (
     *("timelimit", "shadow", "ignore_result", "stamped_headers", "stamps", "called_directly", "is_eager", "on_node"),
@@ -62,9 +64,20 @@ class _Headers(BaseModel):
     @field_validator("eta", "expires")
     @classmethod
     def _is_a_time(cls, value: Optional[str]) -> Optional[str]:
-        if value is not None and not isinstance(maybe_iso8601(value), datetime):
+        moment = maybe_iso8601(value)
+        if value is not None and not isinstance(moment, datetime):
             raise ValueError("it is no time")
+        if moment is not None:
+            _in_any_zone(moment)
         return value
+
+
+def _in_any_zone(moment: datetime) -> None:
+    """Raises ValueError if `moment` is so near to the end of all time that it has none elsewhere, where Celery asks."""
+    try:
+        _ = moment + _A_DAY, moment - _A_DAY
+    except OverflowError as exc:
+        raise ValueError("it is a time of no calendar") from exc
 
 
 def forbid_compression() -> None:
@@ -200,13 +213,38 @@ def _check_body(body: Any) -> None:
         raise InvalidRequest(
             "The message's body must begin with a list and an object, the arguments; see docs/message.md."
         )
+    if "self" in kwargs:  # which is what Celery calls the task itself
+        raise InvalidRequest("self is not an argument; see docs/message.md.")
     if too_deep(body):
         raise InvalidRequest(f"The message is nested more than {MAX_DEPTH} times; send what docs/message.md says.")
     if embedded is not None and not (isinstance(embedded, dict) and set(embedded) <= _EMBEDDED):
         raise InvalidRequest("What the message's body embeds must be null, or callbacks, errbacks, chain and chord.")
     for task in _tasks(embedded or {}):
-        if not isinstance(task, dict) or not isinstance(task.get("task"), str):
-            raise InvalidRequest("What the message's body embeds must be tasks as Celery writes them.")
+        if not _is_task(task):
+            raise InvalidRequest("What the message's body embeds must be tasks as Celery writes them, for queues.")
+
+
+def _is_task(task: Any) -> bool:
+    """Whether `task` is one as Celery writes them, alone or a chain, group or chord of others."""
+    if not isinstance(task, dict) or not isinstance(task.get("task"), str):
+        return False
+    args, kwargs, options = task.get("args", ()), task.get("kwargs", {}), task.get("options", {})
+    if not (isinstance(args, (list, tuple)) and isinstance(kwargs, dict) and isinstance(options, dict)):
+        return False
+    if any(options.get(name) and not _is_queue(options[name]) for name in ("queue", "exchange", "routing_key")):
+        return False
+    kind = task.get("subtask_type")
+    if kind is None:
+        return True
+    inner = kwargs.get("tasks" if kind in ("chain", "group") else "header")
+    if isinstance(inner, dict):  # a chord's header may be a group
+        inner = [inner]
+    after = [kwargs["body"]] if kind == "chord" and kwargs.get("body") is not None else []
+    return kind in ("chain", "group", "chord") and isinstance(inner, list) and all(map(_is_task, inner + after))
+
+
+def _is_queue(name: Any) -> bool:
+    return isinstance(name, str) and queue_fault(name) is None
 
 
 def _tasks(embedded: Mapping[str, Any]) -> Iterator[Any]:

@@ -92,7 +92,7 @@ class Notifier:
                     del self._busy[host]
 
     def _enter(self, entry: Call) -> str:
-        host = urlsplit(entry.webhook or "").netloc
+        host = _host(entry)
         with self._lock:
             self._busy[host] = self._busy.get(host, 0) + 1
         return host
@@ -108,7 +108,7 @@ class Notifier:
             first, most = LOOK_AGAIN_S
             self._outbox.later(entry.job_id, min(most, first * 2.0 ** min(entry.looks, 10)), counted="looks")
             return
-        host = urlsplit(entry.webhook or "").netloc
+        host = _host(entry)
         if entry.webhook and (self._busy.get(host, 0) > _PER_HOST or self._rests.get(host, 0) > time.monotonic()):
             self._outbox.later(entry.job_id, self._pause_s(1))
             return
@@ -142,3 +142,11 @@ class Notifier:
     def _pause_s(self, tries: int) -> float:
         longest = min(_PAUSE_MAX_S, self._settings.retry_base_s * 2.0 ** min(tries, 20))
         return longest * random.uniform(0.5, 1.0)
+
+
+def _host(entry: Call) -> str:
+    """Where its webhook is; whatever stands in Redis, one entry must not hold up the others that were taken with it."""
+    try:
+        return urlsplit(entry.webhook or "").netloc
+    except ValueError:
+        return ""

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
-#: IPv6 addresses that stand for an IPv4 one (RFC 6052).
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: IPv6 addresses whose last four bytes stand for an IPv4 one: RFC 6052, 2765 and 4291 (section 2.5.5.1).
+_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
 #: Bytes read at a time.
 _CHUNK = 1 << 16
 
@@ -84,6 +84,8 @@ def exchange(
         return found
     except ssl.SSLCertVerificationError as exc:
         raise PermissionError(f"the certificate of {host} is not valid ({exc.verify_message})") from exc
+    except http.client.InvalidURL as exc:
+        raise ValueError("a URL must not hold spaces or control characters") from exc
     except (OSError, http.client.HTTPException) as exc:
         if time.monotonic() >= deadline:
             raise TimeoutError(f"{host} did not answer in full within {timeout_s:g} s") from exc
@@ -109,7 +111,7 @@ def is_public(address: str) -> bool:
     ip: Union[ipaddress.IPv4Address, ipaddress.IPv6Address] = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in _NAT64:
+        if inner is None and any(ip in network for network in _TRANSLATED):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))

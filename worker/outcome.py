@@ -8,6 +8,7 @@ from typing import Any, Mapping, NamedTuple, Optional
 from celery import states
 from celery.exceptions import Ignore, Reject, Retry
 
+from worker.contract import without_query
 from worker.errors import PoseError, TransientError
 
 
@@ -50,7 +51,7 @@ class Outcome(NamedTuple):
         attempt = int(getattr(request, "attempt", 1))
         return cls(
             job_id=str(request.id),
-            image=str(image),
+            image=without_query(str(image)),
             attempt=attempt,
             kind=kind,
             error=error,

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from worker import wire
-from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result
+from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result, without_query
 from worker.device.channel import RemoteNet
 from worker.device.nets import Nets
 from worker.device.pin import Device
@@ -175,7 +175,7 @@ class Slot:
         wanted = job.options.model or self._settings.model
         if wanted not in self._settings.served:
             raise InvalidRequest(
-                f"The job for {job.image!r} asks for the net {wanted!r}, but this worker serves "
+                f"The job for {without_query(job.image)!r} asks for the net {wanted!r}, but this worker serves "
                 f"{', '.join(map(repr, self._settings.served))}; name one of them, or another queue."
             )
         return wanted

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Optional, Tuple
 from urllib.parse import unquote, urljoin, urlsplit
 
 from worker import s3
+from worker.contract import without_query
 from worker.errors import (
     ImageNotAllowed,
     ImageNotFound,
@@ -34,11 +35,6 @@ _PASSING = (408, 425, 429, *range(500, 600))
 def is_remote(path: str) -> bool:
     """Whether `path` is a URL that is read here."""
     return path.partition("://")[0].lower() in SCHEMES and "://" in path
-
-
-def without_query(path: str) -> str:
-    """`path` as results and errors have it: without a query, which may hold a signature."""
-    return path if not path.lower().startswith("https://") else path.partition("#")[0].partition("?")[0]
 
 
 def check_root(root: str) -> None:

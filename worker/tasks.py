@@ -11,7 +11,7 @@ from celery.utils.log import get_task_logger
 from worker.announce import note
 from worker.app import app
 from worker.attempt import Attempt
-from worker.contract import TASK, Result, parse_message
+from worker.contract import TASK, Result, parse_message, without_query
 from worker.errors import DeviceOutOfMemory, JobTimedOut, PoseError, TransientError
 from worker.limits import at_work
 from worker.settings import settings
@@ -54,18 +54,15 @@ def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:
 
 def _work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Dict[str, Any]:
     """One job, with everything that can end it as one of our errors."""
+    image = without_query(str(message.get("image")))
     try:
         with at_work():
             return work(attempt, request, args, message).to_message()
     except SoftTimeLimitExceeded as exc:
         limit = settings().soft_time_limit_s
-        raise JobTimedOut(
-            f"The job for {message.get('image')!r} took more than {limit:g} s; raise POSE_SOFT_TIME_LIMIT_S."
-        ) from exc
+        raise JobTimedOut(f"The job for {image!r} took more than {limit:g} s; raise POSE_SOFT_TIME_LIMIT_S.") from exc
     except MemoryError as exc:  # leaving a task, it would stop the whole worker
-        raise DeviceOutOfMemory(
-            f"The job for {message.get('image')!r} did not fit into memory; lower POSE_MAX_PIXELS."
-        ) from exc
+        raise DeviceOutOfMemory(f"The job for {image!r} did not fit into memory; lower POSE_MAX_PIXELS.") from exc
 
 
 def work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Result:

@@ -11,9 +11,8 @@ import hmac
 import json
 import time
 from typing import Any, Dict, Mapping
-from urllib.parse import urlsplit
 
-from worker.contract import Job
+from worker.contract import Job, without_query
 from worker.errors import InvalidRequest
 from worker.outbound import exchange
 from worker.settings import Settings
@@ -27,7 +26,8 @@ def check_wanted(job: Job, settings: Settings) -> None:
     """Raises InvalidRequest if `job` wants a webhook called and this deployment calls none."""
     if job.webhook and not settings.webhook_secret:
         raise InvalidRequest(
-            f"The job for {job.image!r} names a webhook, but this worker calls none; set POSE_WEBHOOK_SECRET."
+            f"The job for {without_query(job.image)!r} names a webhook, but this worker calls none; "
+            "set POSE_WEBHOOK_SECRET."
         )
 
 
@@ -111,8 +111,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, *, tolerance_s:
 
 def shown(url: str) -> str:
     """`url` without what may be secret in it: its query and whatever is in front of its host."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return without_query(url)
 
 
 __all__ = ["call", "check_wanted", "payload", "shown", "signature", "verify"]
