@@ -62,6 +62,15 @@ def test_a_message_goes_back_to_where_it_was_whatever_it_says(broker: str, redis
     redis_client.delete("home")
 
 
+def test_nothing_is_put_where_celery_keeps_what_is_in_work(broker: str, redis_client: redis.Redis) -> None:
+    """Messages can choose where an answer to a command goes, or what follows upon a job."""
+    with Connection(broker, transport=Transport, transport_options={"unacked_key": "own"}) as connection:
+        for queue in ("own", "unacked_index", "unacked_mutex", "_kombu.binding.pose", "an-answer"):
+            connection.Producer().publish("x", exchange="", routing_key=queue)
+            assert redis_client.type(queue) == (b"list" if queue == "an-answer" else b"none")
+    redis_client.delete("an-answer")
+
+
 def test_what_is_sent_again_does_not_wait_again(broker: str, redis_client: redis.Redis) -> None:
     with Connection(broker, transport=Transport, transport_options={"priority_steps": list(range(10))}) as connection:
         producer = connection.Producer()

@@ -75,7 +75,11 @@ class _Guarded:
         return _Client
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """Put `message` into `queue`."""
+        """Put `message` into `queue`, unless whoever chose it, such as a command's sender, has named no queue."""
+        own = (self.unacked_key, self.unacked_index_key, self.unacked_mutex_key)  # type: ignore[attr-defined]
+        if queue in own or queue.startswith(self.keyprefix_queue % ""):  # type: ignore[attr-defined]
+            logger.error("✗ A message for %r was dropped: that is no queue, but a key of Celery's own.", queue)
+            return
         if FIRST not in message["headers"]:
             super()._put(queue, message, **kwargs)  # type: ignore[misc]
             return
