@@ -147,5 +147,13 @@ def test_a_worker_that_leaves_takes_its_heartbeat_away(configured: Settings, boa
     assert read_heartbeats(configured.heartbeat_dir) == []
 
 
+def test_what_is_no_heartbeat_is_passed_over(configured: Settings, board: Board) -> None:
+    beaten(configured, board)
+    known = len(read_heartbeats(configured.heartbeat_dir))
+    for number, data in enumerate((b"", b"no JSON", b"\xff", b"[]", b"{}", b'{"worker": 1}')):
+        (configured.heartbeat_dir / f"{number}.json").write_bytes(data)
+    assert len(read_heartbeats(configured.heartbeat_dir)) == known == 1
+
+
 def test_nobody_is_told_as_nobody() -> None:
     assert table([]) == "No worker has a heartbeat in this Redis."

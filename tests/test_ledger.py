@@ -9,9 +9,12 @@ from typing import Any, Iterator, List
 
 import pytest
 import redis
+from click.testing import CliRunner
 
 from tests import brokers
+from worker import dead
 from worker import ledger as module
+from worker.errors import InvalidRequest
 from worker.ledger import Ledger, Message, ResultKey, token
 
 MESSAGE = Message("q", kwargs={"image": "/a.jpg", "options": {}}, priority=3)
@@ -278,3 +281,22 @@ def test_steps_of_many_at_once_leave_one_outcome(ledger: Ledger, result: Any, re
         thread.join()
     assert begun.count("begun") == 1
     assert done.count(True) == 1
+
+
+@pytest.mark.parametrize(
+    "record", [{"tries": "x", "message": "{"}, {"tries": "99999999", "message": "[]"}, {"tries": "1"}]
+)
+def test_a_record_that_makes_no_sense_is_shown_all_the_same(
+    ledger: Ledger, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, record: Any
+) -> None:
+    key, letters = f"{ledger._prefix}:job:j", f"{ledger._prefix}:dead"
+    redis_client.hset(key, mapping={"attempt:1": b'nan {"\xff', "attempt:1:end": "x y", **record})
+    redis_client.zadd(letters, {"j": 1.0})
+    monkeypatch.setattr(dead, "_ledger", lambda: ledger)
+    done = CliRunner().invoke(dead.dead, ["list"])
+    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "1 dead letter")
+    assert CliRunner().invoke(dead.dead, ["show", "--json", "j"]).exit_code == 0
+    if "message" in record:
+        with pytest.raises(InvalidRequest, match="is damaged"):
+            ledger.loads(record["message"])
+    redis_client.delete(key, letters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -138,6 +139,23 @@ def test_what_must_not_be_called_is_given_up(receiver: Site, outbox: Outbox, sta
     entry = f"{outbox._entry}job-3"
     wait_until(lambda: outbox._client.hget(entry, "done"))
     assert not [one for one in receiver.seen if one.path == "/no"]
+
+
+def test_an_entry_that_makes_no_sense_does_not_hold_up_the_others(
+    receiver: Site, outbox: Outbox, start: Start, redis_client: redis.Redis
+) -> None:
+    due, entry = outbox._due, outbox._entry
+    receiver.routes["/z"] = answer(200)
+    outbox.add("z", f"{receiver.url}/z", None)
+    redis_client.set(f"{entry}a", "no hash", ex=60)
+    for name, fields in {"b": {"told": "{"}, "c": {"told": "[]"}, "d": {"told": "{}", "tries": "x"}}.items():
+        redis_client.hset(f"{entry}{name}", mapping=fields)
+        redis_client.expire(f"{entry}{name}", 60)
+    redis_client.hset(f"{entry}e", "told", json.dumps({"webhook": "http://[::1"}))
+    redis_client.zadd(due, dict.fromkeys("abcdez", 1.0))
+    start()
+    wait_until(lambda: redis_client.zcard(due) == 0)
+    assert redis_client.hget(f"{entry}z", "done") == b"1"
 
 
 def test_a_receiver_that_is_gone_is_not_called_again(receiver: Site, outbox: Outbox, start: Start) -> None:

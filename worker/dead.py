@@ -116,10 +116,11 @@ def _row(job_id: str, died: float) -> Dict[str, Any]:
 
 
 def _history(record: Dict[str, str]) -> Iterator[Dict[str, Any]]:
-    for number in range(1, int(record.get("tries", 0)) + 1):
+    tries = record.get("tries", "")
+    for number in range(1, min(int(tries) if tries.isdigit() else 0, len(record)) + 1):
         begun, _, where = record.get(f"attempt:{number}", "0 {}").partition(" ")
         ended, _, what = record.get(f"attempt:{number}:end", "").partition(" ")
-        told = json.loads(where)
+        told = _object(where)
         yield {
             "begun": _time(begun),
             "worker": told.get("worker", "?"),
@@ -130,5 +131,18 @@ def _history(record: Dict[str, str]) -> Iterator[Dict[str, Any]]:
         }
 
 
+def _object(text: str) -> Dict[str, Any]:
+    """The JSON object in `text`; an empty one if there is none, for a record may be damaged."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _time(seconds: Any) -> str:
-    return datetime.fromtimestamp(float(seconds)).astimezone().isoformat(sep=" ", timespec="milliseconds")
+    try:
+        moment = datetime.fromtimestamp(float(seconds))
+    except (ValueError, OverflowError, OSError):
+        return f"at {str(seconds)[:40]!r}"
+    return moment.astimezone().isoformat(sep=" ", timespec="milliseconds")

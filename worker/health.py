@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Seconds between two heartbeats, and after how many without one a worker counts as dead.
 BEAT_S = 1.0
 STALE_S = 10.0
+#: What makes a heartbeat one.
+_FIELDS = {"worker", "written_at", "pid", "net", "slots", "ready", "leaving", "jobs_done", "jobs_failed"}
 #: Seconds for which Redis is left alone after it did not answer.
 _OUTAGE_S = 5.0
 #: Seconds beyond the hard time limit within which Celery must have killed a slot.
@@ -133,8 +135,9 @@ def read_heartbeats(folder: Path) -> List[Dict[str, Any]]:
     """The heartbeats of this host's workers, by name."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError):
-            found.append(json.loads(path.read_text()))
+        with contextlib.suppress(OSError):
+            report = _report(path.read_bytes())
+            found += [report] if report else []
     return found
 
 
@@ -147,7 +150,16 @@ def all_workers(settings: Settings) -> List[Dict[str, Any]]:
     with connect(settings.results_url, timeout_s=5) as client:
         keys = sorted(client.scan_iter(f"{settings.key_prefix}:worker:*", count=1000))
         texts = client.mget(keys) if keys else []
-    return [json.loads(text) for text in texts if text]
+    return [report for text in texts if (report := _report(text))]
+
+
+def _report(text: Any) -> Optional[Dict[str, Any]]:
+    """The heartbeat in `text`; None if it is none, as of a file or a key that somebody else has written."""
+    try:
+        found = json.loads(text or b"")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and set(found) >= _FIELDS else None
 
 
 def faults(report: Mapping[str, Any], settings: Settings, *, ready: bool) -> Iterator[str]:

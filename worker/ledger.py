@@ -26,6 +26,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 import redis
 
+from worker.errors import InvalidRequest
 from worker.signing import Signer
 
 #: Seconds for which the record of a job that has not ended is kept.
@@ -224,9 +225,13 @@ class Ledger:
         """The message in a record.
 
         Raises:
-            InvalidRequest: messages are signed, and this one is not.
+            InvalidRequest: messages are signed, and this one is not; or it is none.
         """
-        return Message.loads(text if self._signer is None else self._signer.unseal_record(text))
+        plain = text if self._signer is None else self._signer.unseal_record(text)
+        try:
+            return Message.loads(plain)
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise InvalidRequest("The job's record is damaged; submit it again.") from exc
 
     def _dumped(self, message: Message) -> str:
         return message.dumps() if self._signer is None else self._signer.seal(message.dumps())

@@ -28,8 +28,8 @@ LOOK_AGAIN_S = (30.0, 900.0)
 _CLAIM = """
 local found = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2], 'LIMIT', 0, ARGV[4])) do
-  local fields = redis.call('HGETALL', ARGV[1] .. id)
-  if #fields == 0 then
+  local fields = redis.pcall('HGETALL', ARGV[1] .. id)
+  if fields.err or #fields == 0 then -- it has expired, or is none
     redis.call('ZREM', KEYS[1], id)
   else
     redis.call('ZADD', KEYS[1], ARGV[3], id)
@@ -124,10 +124,13 @@ class Outbox:
 
 def _call(job_id: Any, fields: List[Any], loads: Callable[[str], Dict[str, Any]]) -> Call:
     entry = {_text(name): _text(value) for name, value in zip(fields[::2], fields[1::2])}
-    told = {} if "done" in entry or "told" not in entry else loads(entry["told"])
-    counts = int(entry.get("tries", 0)), int(entry.get("looks", 0))
-    return Call(_text(job_id), told.get("webhook"), told.get("callback"), *counts)
+    try:
+        told = {} if "done" in entry or "told" not in entry else loads(entry["told"])
+        counts = int(entry.get("tries", 0)), int(entry.get("looks", 0))
+        return Call(_text(job_id), told.get("webhook"), told.get("callback"), *counts)
+    except (ValueError, AttributeError):  # one that makes no sense must not hold up those that were taken with it
+        return Call(_text(job_id), None, None)
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from functools import lru_cache
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 import click
 import redis
@@ -64,7 +64,7 @@ class Refused:
 
     def list(self, most: int = MOST) -> List[Dict[str, Any]]:
         """The entries, the newest first."""
-        return [json.loads(text) for text in self._client.lrange(self._key, 0, most - 1)]
+        return [_entry(text) for text in self._client.lrange(self._key, 0, most - 1)]
 
     def purge(self) -> int:
         """Remove all entries; returns how many there were."""
@@ -72,6 +72,15 @@ class Refused:
             pipe.llen(self._key)
             pipe.delete(self._key)
             return int(pipe.execute()[0])
+
+
+def _entry(text: Union[bytes, str]) -> Dict[str, Any]:
+    """What was kept; of what makes no sense, as much as can be shown."""
+    entry: Dict[str, Any] = {"time": 0.0, "worker": "", "queue": "?", "job_id": None, "why": "?", "bytes": None}
+    try:
+        return {**entry, "message": "", **json.loads(text)}
+    except (ValueError, TypeError):
+        return {**entry, "why": "What was kept here is no entry.", "message": ascii(text)[:_SHOWN]}
 
 
 @lru_cache(maxsize=1)

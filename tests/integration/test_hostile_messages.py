@@ -199,5 +199,7 @@ def test_the_refused_are_listed_and_removed(
         entry = next(row for row in map(json.loads, rows) if "one more" in row["message"])
         assert (entry["queue"], entry["job_id"], entry["bytes"]) == (QUEUE, None, 8)
         assert "it is not JSON" in entry["why"]
+        redis_client.lpush(f"{QUEUE}:refused", b"\xff", b"{}", b"[]")
+        assert "no entry" in CliRunner().invoke(refused.refused, ["list"]).output
         assert "removed" in CliRunner().invoke(refused.refused, ["purge"]).output
         assert CliRunner().invoke(refused.refused, ["list"]).output == "0 refused messages\n"
