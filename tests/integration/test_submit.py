@@ -106,9 +106,8 @@ def test_a_killed_command_leaves_no_process_and_no_folder(
     temporary.mkdir()
     process = _start("--local", "--out", tmp_path / "out", photographs, TMPDIR=str(temporary))
     deadline = time.monotonic() + 90
-    while len(_family(process)) < 3 and time.monotonic() < deadline:  # Redis, the worker, its child
+    while len(family := _family(process)) < 3 and time.monotonic() < deadline:  # Redis, the worker, its child
         time.sleep(0.05)
-    family = _family(process)
     assert len(family) >= 3
     process.send_signal(signum)
     process.communicate(timeout=30)
