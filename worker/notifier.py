@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import kombu.exceptions
 import redis
 
+from worker.contract import without_query
 from worker.outbox import LOOK_AGAIN_S, Call, Outbox
 from worker.settings import Settings
-from worker.webhook import call, payload, shown
+from worker.webhook import call, payload
 
 logger = logging.getLogger(__name__)
 
@@ -125,13 +126,13 @@ class Notifier:
         try:
             call(entry.webhook, told, self._settings)
         except (PermissionError, ValueError) as exc:
-            logger.error("✗ Job %s: its webhook %s is not called: %s.", entry.job_id, shown(entry.webhook), exc)
+            logger.error("✗ Job %s: its webhook %s is not called: %s.", entry.job_id, without_query(entry.webhook), exc)
             return True
         except OSError as exc:
             pause_s = self._pause_s(entry.tries + 1)
             logger.warning(
                 "○ Job %s: its webhook %s failed (%s); it is tried again in %.1f s.",
-                *(entry.job_id, shown(entry.webhook), exc, pause_s),
+                *(entry.job_id, without_query(entry.webhook), exc, pause_s),
             )
             self._rests[host] = time.monotonic() + self._pause_s(1)
             self._outbox.later(entry.job_id, pause_s, counted="tries")

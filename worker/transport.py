@@ -88,9 +88,9 @@ class _Guarded:
         with self.conn_or_acquire() as client:  # type: ignore[attr-defined]
             client.rpush(key, dumps({**message, "headers": headers}))
 
-    def _do_restore_message(self, *told: Any, leftmost: bool = False) -> None:
+    def _do_restore_message(self, payload: Any, exchange: str, key: str, pipe: Any, leftmost: bool = False) -> None:
         """Put a message back that was in work: at the head, not behind all others, as kombu does if it was rejected."""
-        super()._do_restore_message(*told[:4], leftmost=False)  # type: ignore[misc]
+        super()._do_restore_message(payload, exchange, key, pipe, leftmost=False)  # type: ignore[misc]
 
     def close(self) -> None:
         """Close it. Celery does so twice when the connection is lost; the second time, it leads nowhere any more.

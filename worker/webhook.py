@@ -109,9 +109,4 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, *, tolerance_s:
     return told
 
 
-def shown(url: str) -> str:
-    """`url` without what may be secret in it: its query and whatever is in front of its host."""
-    return without_query(url)
-
-
-__all__ = ["call", "check_wanted", "payload", "shown", "signature", "verify"]
+__all__ = ["call", "check_wanted", "payload", "signature", "verify"]

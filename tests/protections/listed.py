@@ -147,7 +147,7 @@ PROTECTIONS = [
     Protection(
         "where what was given back goes, too",
         "worker/transport.py",
-        [("*told[:4], leftmost=False)", "*told[:4], leftmost=True)")],
+        [("pipe, leftmost=False)", "pipe, leftmost=True)")],
         "tests/test_transport.py::test_what_is_given_back_does_not_wait_again",
     ),
     Protection(
