@@ -17,9 +17,9 @@ broker_url = _broker.url
 result_backend = _results.url
 #: Our backend is Celery's own; it only leaves tracebacks out of expected failures.
 override_backends = {
-    "redis": "worker.backend:ResultBackend",
-    "rediss": "worker.backend:ResultBackend",
-    "sentinel": "worker.backend:SentinelResultBackend",
+    "redis": "worker.broker.results:ResultBackend",
+    "rediss": "worker.broker.results:ResultBackend",
+    "sentinel": "worker.broker.results:SentinelResultBackend",
 }
 result_expires = _s.result_expires_s
 #: Without it a finished job turns FAILURE when Redis is away while it is stored.
@@ -30,7 +30,7 @@ result_compression = None
 result_serializer = task_serializer = serializer_name(_s.signing)
 accept_content = result_accept_content = [task_serializer]
 
-include = ["worker.tasks"]
+include = ["worker.task"]
 task_default_queue = _s.consumed[0]
 task_queues = [queue(name, _url) for name in _s.consumed]
 #: A message is acknowledged after its outcome is stored, so a dead worker's job is delivered again.
@@ -40,7 +40,7 @@ task_time_limit = _s.hard_time_limit_s
 
 worker_pool = "prefork"
 #: Ours looks at each message first; Celery's own ends on some.
-worker_consumer = "worker.consumer:Consumer"
+worker_consumer = "worker.broker.consumer:Consumer"
 #: A worker holds only what it works on; what waits stays on the queue, where other workers find it.
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True

@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.engine_runners import ONNX, RUNTIMES
 from models import cmu_coco
 from models.catalog import find_entry
-from worker.engine.lifetimes import steps
+from models.lifetimes import steps
 from worker.engine.manifest import read_manifest
 from worker.engine.netdef import read_pair
 from worker.engine.passes import optimise

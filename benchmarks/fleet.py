@@ -29,14 +29,14 @@ import redis
 
 from benchmarks import scale
 from benchmarks.stand import QUIET, ROOT, Spent, one_worker, photograph, small_picture, through
+from worker.children import start_child, stop_child
+from worker.cli.local import embedded_redis
 from worker.device.board import Board
 from worker.device.channel import RemoteNet
 from worker.device.host import NetHost
 from worker.device.pin import Device
 from worker.engine import load, read_manifest
-from worker.local import embedded_redis
 from worker.pose import EstimateOptions, Estimator
-from worker.processes import start_child, stop_child
 from worker.settings import read_settings
 
 #: What is to be reached: milliseconds of a round trip, and shares.

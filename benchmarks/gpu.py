@@ -27,12 +27,12 @@ from benchmarks.stand import ROOT, one_worker, photograph, through
 from models import cmu_coco
 from models.catalog import find_entry
 from models.inspect import inspect
+from worker.cli.local import embedded_redis
 from worker.device.gpus import memory, visible_gpus
 from worker.device.pin import Device, own_batch
 from worker.engine import load
 from worker.engine.net import empty_maps
-from worker.health import read_heartbeats
-from worker.local import embedded_redis
+from worker.observe.heartbeat import read_heartbeats
 from worker.pose import EstimateOptions, Estimator
 from worker.settings import read_settings
 

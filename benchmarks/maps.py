@@ -8,7 +8,7 @@ from typing import Iterator, List, NamedTuple, Tuple
 import cv2
 import numpy as np
 
-from tests.pose.synthetic import draw_maps, person
+from tests.support.synthetic import draw_maps, person
 from worker.engine import load
 from worker.pose.geometry import Geometry, plan
 from worker.pose.preprocess import to_frame

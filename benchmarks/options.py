@@ -24,9 +24,9 @@ from tqdm import tqdm
 from benchmarks.document import figures, put
 from benchmarks.frontier import Point, draw
 from benchmarks.maps import COCO, ROOT
+from worker.cli.coco import LabelledImages
 from worker.contract import PRESETS
 from worker.engine import Maps, Net, load
-from worker.evaluate_coco import LabelledImages
 from worker.pose import EstimateOptions, Estimator
 from worker.pose.formats import coco_results
 

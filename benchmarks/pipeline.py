@@ -19,9 +19,9 @@ from typing import Dict, List
 
 import cv2
 
+from worker.cli.local import local_fleet
 from worker.client import PoseClient
 from worker.contract import Result
-from worker.local import local_fleet
 
 STAGES = ("decode", "preprocess", "net", "associate", "overlay", "store")
 

@@ -22,8 +22,8 @@ import numpy as np
 from benchmarks.document import figures, put
 from benchmarks.engine import CAFFE2
 from benchmarks.maps import COCO, ROOT
-from tests.pose.agreement import agreement
-from worker.evaluate_coco import METRICS
+from tests.support.agreement import agreement
+from worker.cli.coco import METRICS
 from worker.pose.scoring import PERSON_SCORE
 
 #: Title, interpreter and options of each run; the first is what the others are compared with.

@@ -20,9 +20,9 @@ import numpy as np
 import redis
 
 from benchmarks.stand import ROOT, Spent, Workers, small_picture, through
+from worker.cli.local import embedded_redis
 from worker.client import PoseClient
-from worker.ledger import Ledger
-from worker.local import embedded_redis
+from worker.jobs.ledger import Ledger
 
 PLOT = ROOT / "benchmarks" / "fleet.png"
 #: Milliseconds that a pass takes in slow motion.

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import redis
 
+from worker.children import start_child, stop_child
 from worker.client import PoseClient
-from worker.fleet import worker_command
-from worker.health import read_heartbeats
-from worker.processes import start_child, stop_child
+from worker.observe.heartbeat import read_heartbeats
+from worker.process.fleet import worker_command
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

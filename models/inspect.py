@@ -19,7 +19,7 @@ import numpy as np
 from models import cmu_coco
 from models.catalog import find_entry, read_catalog
 from models.fetch import models_dir_option
-from worker.engine.lifetimes import Step, steps
+from models.lifetimes import Step, steps
 from worker.engine.manifest import MANIFEST, read_manifest
 from worker.engine.netdef import NetPair, check_pair, read_pair
 from worker.engine.passes import optimise

@@ -12,8 +12,8 @@ from typing import Any, Dict, Sequence
 
 import numpy as np
 
-from models.proto import netdef_pb2
 from worker.engine.manifest import INIT_NET, MANIFEST, PREDICT_NET, Manifest
+from worker.engine.proto import netdef_pb2
 
 #: Wire tag of Argument.floats (field 5) as one length-delimited run, which every parser takes for single floats too.
 _PACKED_FLOATS = bytes([5 << 3 | 2])

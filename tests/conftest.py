@@ -13,8 +13,8 @@ import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
-from tests.documents import command, example
 from tests.support import ROOT, clean_environ
+from tests.support.documents import command, example
 
 SAMPLES = ROOT / "samples"
 
@@ -50,7 +50,7 @@ def thin_net() -> Path:
 @pytest.fixture(scope="session")
 def broker() -> Iterator[str]:
     """The URL of a Redis of the tests' own."""
-    from worker.local import embedded_redis
+    from worker.cli.local import embedded_redis
 
     with embedded_redis() as url:
         yield url
@@ -59,7 +59,7 @@ def broker() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[str]:
     """The URL of an S3 of the tests' own."""
-    from tests.objects import s3_server
+    from tests.support.objects import s3_server
 
     with s3_server() as url:
         yield url
@@ -68,7 +68,7 @@ def object_store() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def signing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of signing keys: ``worker`` and ``client``; this process may sign with the latter."""
-    from worker.keygen import make_keys
+    from worker.cli.keygen import make_keys
 
     folder = tmp_path_factory.mktemp("signing")
     make_keys(folder, ("worker", "client"))
@@ -84,8 +84,8 @@ def heartbeats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def start_worker(thin_net: Path, heartbeats: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     """Start a real worker process with the given POSE_* variables; all are stopped at the end."""
-    from worker.fleet import worker_command
-    from worker.processes import start_child, stop_child
+    from worker.children import start_child, stop_child
+    from worker.process.fleet import worker_command
 
     children = []
 

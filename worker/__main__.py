@@ -29,7 +29,7 @@ class Commands(click.Group):
         """The command of that name, which is also its module's."""
         if cmd_name not in self.elsewhere:
             return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(importlib.import_module(f"worker.{cmd_name}"), cmd_name)
+        found: click.Command = getattr(importlib.import_module(f"worker.cli.{cmd_name}"), cmd_name)
         return found
 
 
@@ -41,7 +41,7 @@ def main() -> None:
 @main.command()
 def fleet() -> None:
     """Run this machine's workers, one for each GPU, against the configured broker (POSE_BROKER_URL)."""
-    from worker.fleet import run_fleet
+    from worker.process.fleet import run_fleet
 
     sys.exit(run_fleet(deployed()))
 
@@ -54,7 +54,7 @@ def check(ready: bool, config: bool, name: str) -> None:
     """Tell whether this host's workers are well: exit status 0, or 1 and why not."""
     if config:
         _check_config()
-    from worker.health import faults, read_heartbeats
+    from worker.observe.heartbeat import faults, read_heartbeats
 
     folder = settings().heartbeat_dir
     reports = [one for one in read_heartbeats(folder) if not name or one["worker"].partition("@")[0] == name]
@@ -67,7 +67,7 @@ def check(ready: bool, config: bool, name: str) -> None:
 
 
 def _check_config() -> None:
-    from worker.setup import wrong
+    from worker.process.preflight import wrong
 
     told = wrong(os.environ)
     for line in told:
@@ -81,8 +81,8 @@ def _check_config() -> None:
 @click.option("--watch", is_flag=True, help="Go on until interrupted.")
 def status(watch: bool) -> None:
     """Show every worker on every host: its device, its memory, its slots, its pace."""
-    from worker.health import all_workers
-    from worker.status import table
+    from worker.observe.heartbeat import all_workers
+    from worker.observe.status import table
 
     while True:
         text = table(all_workers(deployed()))

@@ -20,24 +20,25 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
 from celery.worker import state
 
-from worker import logs, tracing
-from worker.announce import Announce
-from worker.attempt import Holding, ledger, new_ledger
+from worker import logs
+from worker.broker.gate import forbid_compression
+from worker.broker.transport import FIRST, guard
+from worker.children import die_with_parent
 from worker.contract import TASK
 from worker.errors import PoseError, SettingsError
-from worker.intake import forbid_compression
-from worker.ledger import Message
-from worker.limits import Limits, heed
-from worker.outcome import Outcome
-from worker.processes import die_with_parent
-from worker.reconciler import Reconciler
+from worker.jobs.attempt import Holding, ledger, new_ledger
+from worker.jobs.ledger import Message
+from worker.jobs.outcome import Outcome
+from worker.jobs.reconciler import Reconciler
+from worker.notify.announce import Announce
+from worker.observe import tracing
+from worker.process.life import Watch
+from worker.process.limits import Limits, heed
+from worker.process.parent import Station
+from worker.process.preflight import wrong
 from worker.servers import dead_queue, is_redis, queue
 from worker.settings import settings
-from worker.setup import wrong
-from worker.station import Station
-from worker.sweeper import Sweep
-from worker.transport import FIRST, guard
-from worker.watch import Watch
+from worker.storage.sweeper import Sweep
 
 logger = get_logger(__name__)
 
@@ -270,7 +271,7 @@ def start_slot(**_: Any) -> None:
     # worker was told to stop, Celery's parent never does; the result is in Redis, and 2 s are enough, instead of 30.
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 20
     try:
-        from worker.slot import start
+        from worker.process.slot import start
 
         start(settings(), here.device, here.net_address)
         _tracer = tracing.tracer(settings(), here.name)
@@ -300,7 +301,7 @@ def job_ends(task: Any, state: str = "", retval: Any = None, **_: Any) -> None:
     """In the slot: its job is done, whatever it ended in."""
     if _watch is None:
         return
-    from worker.slot import take_laps
+    from worker.process.slot import take_laps
 
     outcome, laps = Outcome.of(task.request, state, retval, _watch.busy_s), take_laps()
     _watch.end(outcome, laps)

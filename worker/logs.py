@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
 if TYPE_CHECKING:
-    from worker.outcome import Outcome
+    from worker.jobs.outcome import Outcome
 
 logger = logging.getLogger("worker.jobs")
 

@@ -12,7 +12,7 @@ from models.convert.source import read_source
 from models.convert.weights import build_net
 from models.netpair import NetPairBuilder
 from models.proto import caffe_pb2
-from models.proto.parse import parse
+from worker.engine.proto.parse import parse
 from worker.errors import ModelError
 
 #: A layer's blobs in their order: weights, then bias.

@@ -17,7 +17,7 @@ from models.catalog import Entry
 from models.convert.source import read_source
 from models.netpair import NetPairBuilder
 from models.proto import tensorflow_pb2
-from models.proto.parse import parse
+from worker.engine.proto.parse import parse
 from worker.errors import ModelError
 
 _FLOAT, _INT32 = 1, 3  # tensorflow.DataType

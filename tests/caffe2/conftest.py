@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
-from tests.engine.cases import write_cmu, write_operators
+from tests.support.cases import write_cmu, write_operators
 
 HERE = Path(__file__).parent
 

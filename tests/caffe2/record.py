@@ -1,4 +1,4 @@
-"""Record Caffe2's outputs for tests/engine/test_recorded.py: ``python -m tests.caffe2.record`` in its environment."""
+"""Record what Caffe2 computes, for tests/unit/engine/test_recorded.py: ``python -m tests.caffe2.record``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.engine.cases import GOLDEN, batch, recorded, sampled, write_cmu, write_operators
 from tests.support import ROOT
+from tests.support.cases import GOLDEN, batch, recorded, sampled, write_cmu, write_operators
 from worker.engine import load
 
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Tuple
 import numpy as np
 import pytest
 
-from tests.engine.cases import BATCHES, GOLDEN, SIZES, TOLERANCE, batch, recorded, sampled
+from tests.support.cases import BATCHES, GOLDEN, SIZES, TOLERANCE, batch, recorded, sampled
 from worker.engine import load
 from worker.engine.net import Net
 

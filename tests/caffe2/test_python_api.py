@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from models.catalog import find_entry
-from tests.engine.cases import TOLERANCE
+from tests.support.cases import TOLERANCE
 from worker.engine import load
 from worker.engine.manifest import sha256_of
 

@@ -9,10 +9,10 @@ from typing import Any, Callable, Dict
 import numpy as np
 import pytest
 
-from tests.documents import command, example
+from tests.support.documents import command, example
+from worker.children import stop_child
 from worker.client import PoseClient
 from worker.contract import Result
-from worker.processes import stop_child
 
 pytestmark = [pytest.mark.queue, pytest.mark.timeout(400)]
 

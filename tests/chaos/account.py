@@ -13,7 +13,7 @@ from tests.chaos.stage import shared_memory
 from worker.client import PoseClient
 from worker.contract import Result
 from worker.errors import DeadLetter
-from worker.ledger import ENDED
+from worker.jobs.ledger import ENDED
 
 if TYPE_CHECKING:
     from tests.chaos.run import Run

@@ -8,14 +8,15 @@ import signal
 import time
 from typing import Any
 
-from worker import ledger, station
+from worker.jobs import ledger
+from worker.process import parent as station
 
 # Before anybody else reads them; a test that waits for leases to expire is then a short one.
 ledger.LEASE_S = float(os.environ.get("CHAOS_LEASE_S", ledger.LEASE_S))
 station.FROZEN_S = float(os.environ.get("CHAOS_FROZEN_S", station.FROZEN_S))
 
-from worker import slot  # noqa: E402
 from worker.app import app  # noqa: E402
+from worker.process import slot  # noqa: E402
 
 __all__ = ["app"]
 

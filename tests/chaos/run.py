@@ -28,7 +28,7 @@ from tests.chaos.stage import SETTINGS, Disk, Server, Workers, shared_memory
 from worker.client import PoseClient
 from worker.contract import Result
 from worker.errors import BrokerUnavailable
-from worker.ledger import Ledger
+from worker.jobs.ledger import Ledger
 
 #: Different images that the jobs name; the others are copies of one that kill.
 IMAGES = 20

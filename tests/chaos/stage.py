@@ -14,13 +14,13 @@ from typing import Any, Dict, Iterator, List, Optional
 import psutil
 import redis
 
-from tests.brokers import free_port
 from tests.chaos.proxy import Proxy
 from tests.support import ROOT, clean_environ, wait_until
-from worker.fleet import worker_command
-from worker.health import read_heartbeats
-from worker.local import _redis_server
-from worker.processes import start_child, stop_child
+from tests.support.brokers import free_port
+from worker.children import start_child, stop_child
+from worker.cli.local import _redis_server
+from worker.observe.heartbeat import read_heartbeats
+from worker.process.fleet import worker_command
 
 #: Enough for the overlays of tens of thousands of jobs.
 _DISK_BYTES = 128 * 2**20

@@ -14,12 +14,12 @@ from typing import Dict, Iterator, List, NamedTuple
 import pytest
 import redis
 
-from tests.brokers import free_port, need
-from tests.deploy.box import Image, boxed, image, inside, instructions, numba_cache
-from tests.distributions import walls
 from tests.support import ROOT, clean_environ, wait_until
+from tests.support.box import Image, boxed, image, inside, instructions, numba_cache
+from tests.support.brokers import free_port, need
+from tests.support.distributions import walls
+from worker.children import start_child, stop_child
 from worker.client import PoseClient
-from worker.processes import start_child, stop_child
 
 DEPLOY = ROOT / "deploy"
 

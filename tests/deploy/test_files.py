@@ -12,8 +12,8 @@ from typing import Any, Dict, Iterator, List
 import pytest
 import yaml
 
-from tests.deploy.box import image, instructions
 from tests.support import ROOT
+from tests.support.box import image, instructions
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
@@ -165,7 +165,7 @@ def test_units_are_verified_by_systemd(tmp_path: Path) -> None:
 
 
 def test_the_unit_starts_a_worker_as_the_fleet_does() -> None:
-    from worker.fleet import worker_command
+    from worker.process.fleet import worker_command
 
     unit = (DEPLOY / "systemd/pose-worker@.service").read_text()
     [start] = [line.partition("=")[2].split() for line in unit.splitlines() if line.startswith("ExecStart=")]

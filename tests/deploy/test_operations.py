@@ -14,12 +14,12 @@ import pytest
 import redis
 import yaml
 
-from tests.brokers import free_port, need
 from tests.deploy.conftest import DEPLOY, Deployment
-from tests.documents import examples
 from tests.support import ROOT, wait_until
-from worker.ledger import Ledger, Message, ResultKey
-from worker.processes import start_child, stop_child
+from tests.support.brokers import free_port, need
+from tests.support.documents import examples
+from worker.children import start_child, stop_child
+from worker.jobs.ledger import Ledger, Message, ResultKey
 
 pytestmark = [pytest.mark.queue, pytest.mark.long]
 
@@ -157,6 +157,6 @@ def test_every_setting_and_metric_that_the_guide_names_exists() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     named = {name[: -len("_FILE")] if name.endswith("_FILE") else name for name in re.findall(r"POSE_[A-Z_]+", GUIDE)}
     assert named <= known
-    source = (ROOT / "worker/metrics.py").read_text()
+    source = (ROOT / "worker/observe/metrics.py").read_text()
     for name in re.findall(r"`(pose_[a-z_]+)`", GUIDE):
         assert f'"{re.sub("_total$", "", name)}"' in source

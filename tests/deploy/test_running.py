@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.brokers import free_port, need
-from tests.deploy.box import walls
 from tests.deploy.conftest import DEPLOY, Deployment
 from tests.support import ROOT, wait_until
+from tests.support.box import walls
+from tests.support.brokers import free_port, need
+from worker.children import start_child, stop_child
 from worker.errors import PoseError
-from worker.processes import start_child, stop_child
 
 pytestmark = pytest.mark.queue
 

@@ -16,12 +16,11 @@ import kombu
 import psutil
 import pytest
 
-from tests import brokers
-from tests.support import wait_until
+from tests.support import brokers, wait_until
+from worker.children import stop_child
 from worker.client import PoseClient
 from worker.contract import TASK
 from worker.errors import BrokerUnavailable, ImageNotAllowed, ImageNotFound, InvalidRequest
-from worker.processes import stop_child
 from worker.servers import DELIVERY_LIMIT, connect
 from worker.servers import dead_queue as declared_dead_queue
 from worker.servers import queue as declared_queue

@@ -19,17 +19,17 @@ import numpy as np
 import pytest
 import redis
 
-from tests.brokers import absent, need
-from tests.documents import command, example
-from tests.objects import environment, use
 from tests.support import ROOT, clean_environ, wait_until
-from tests.web import Site, answer, site
-from worker import s3
+from tests.support.brokers import absent, need
+from tests.support.documents import command, example
+from tests.support.objects import environment, use
+from tests.support.web import Site, answer, site
+from worker.children import stop_child
 from worker.client import PoseClient
 from worker.contract import Result
 from worker.errors import ImageNotAllowed, ImageNotFound, InvalidRequest, JobCancelled
-from worker.processes import stop_child
-from worker.webhook import verify
+from worker.notify.webhook import verify
+from worker.storage import s3
 
 pytestmark = [
     pytest.mark.queue,

@@ -19,9 +19,9 @@ import pytest
 import redis
 
 from tests.support import ROOT, clean_environ, wait_until
+from worker.children import stop_child
 from worker.client import PoseClient
-from worker.health import read_heartbeats
-from worker.processes import stop_child
+from worker.observe.heartbeat import read_heartbeats
 
 pytestmark = pytest.mark.queue
 
@@ -176,7 +176,7 @@ def test_a_fleet_has_a_worker_for_each_gpu_and_each_gpu_one_worker(
 ) -> None:
     """With a driver that tells of GPUs, and a net that needs none."""
     uuids = [f"{tmp_path.name}-{os.getpid()}-{letter}" for letter in "ab"]
-    gpus = {"PYTHONPATH": ROOT / "tests" / "fakes", "FAKE_GPUS": ",".join(uuids), "POSE_SLOTS": 1}
+    gpus = {"PYTHONPATH": ROOT / "tests" / "support" / "fakes", "FAKE_GPUS": ",".join(uuids), "POSE_SLOTS": 1}
     fleet = start(POSE_CPU_WORKERS=2, **gpus)
     fleet.await_ready()
     assert [one["worker"].partition("@")[0] for one in fleet.reports()] == ["gpu0", "gpu1"]

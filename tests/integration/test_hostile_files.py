@@ -10,12 +10,12 @@ from typing import Callable, Dict, List
 import pytest
 from PIL import Image
 
-from tests.hostile_files import write_files
+from tests.support.hostile_files import write_files
+from worker.children import stop_child
 from worker.client import PoseClient
 from worker.contract import Result
 from worker.errors import ImageError, InvalidRequest
-from worker.health import read_heartbeats
-from worker.processes import stop_child
+from worker.observe.heartbeat import read_heartbeats
 
 pytestmark = pytest.mark.queue
 

@@ -13,12 +13,12 @@ import psutil
 import pytest
 import redis
 
-from tests.hostile_messages import arguments, hostile_messages, message
 from tests.support import wait_until
+from tests.support.hostile_messages import arguments, hostile_messages, message
+from worker.children import stop_child
 from worker.client import PoseClient
 from worker.errors import InvalidRequest
 from worker.keys import celery_keys
-from worker.processes import stop_child
 
 pytestmark = pytest.mark.queue
 
@@ -188,7 +188,7 @@ def test_the_refused_are_listed_and_removed(
 ) -> None:
     from click.testing import CliRunner
 
-    from worker import refused
+    from worker.broker import refused
 
     redis_client.lpush(QUEUE, b"one more")
     wait_until(lambda: any("one more" in entry["message"] for entry in _refused(redis_client)))

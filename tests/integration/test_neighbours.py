@@ -10,11 +10,11 @@ from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 import pytest
 import redis
 
-from tests.monitor import Seen, monitored
 from tests.support import wait_until
+from tests.support.monitor import Seen, monitored
+from worker.children import stop_child
+from worker.cli.local import embedded_redis
 from worker.client import PoseClient
-from worker.local import embedded_redis
-from worker.processes import stop_child
 
 pytestmark = [pytest.mark.queue, pytest.mark.long]
 

@@ -16,16 +16,16 @@ from typing import Any, Dict, Iterator, List, NamedTuple
 
 import pytest
 
-from tests.brokers import free_port
-from tests.documents import command as command_of
-from tests.documents import example
 from tests.support import ROOT, clean_environ, wait_until
-from tests.test_metrics import get, scrape
+from tests.support.brokers import free_port
+from tests.support.documents import command as command_of
+from tests.support.documents import example
+from tests.unit.observe.test_metrics import get, scrape
+from worker.children import start_child, stop_child
+from worker.cli.local import embedded_redis
 from worker.client import PoseClient
 from worker.errors import PoseError
-from worker.health import read_heartbeats
-from worker.local import embedded_redis
-from worker.processes import start_child, stop_child
+from worker.observe.heartbeat import read_heartbeats
 
 pytestmark = pytest.mark.queue
 

@@ -14,9 +14,9 @@ import pytest
 import redis
 
 from worker import errors
+from worker.children import stop_child
 from worker.client import PoseClient
 from worker.contract import TASK
-from worker.processes import stop_child
 
 pytestmark = pytest.mark.queue
 

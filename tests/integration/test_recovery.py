@@ -13,12 +13,12 @@ from PIL import Image
 
 from tests.chaos.proxy import Trap
 from tests.chaos.stage import Disk, Server, Workers
-from tests.monitor import monitored
 from tests.support import wait_until
+from tests.support.monitor import monitored
 from worker.client import PoseClient
 from worker.contract import TASK
 from worker.errors import DeadLetter, ImageNotFound
-from worker.ledger import Ledger
+from worker.jobs.ledger import Ledger
 
 pytestmark = [pytest.mark.queue, pytest.mark.long]
 

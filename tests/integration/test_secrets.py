@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from tests.brokers import free_port
 from tests.support import ROOT, clean_environ, wait_until
+from tests.support.brokers import free_port
+from worker.children import stop_child
+from worker.cli.local import embedded_redis
 from worker.client import PoseClient
 from worker.errors import DeadLetter
-from worker.health import read_heartbeats
-from worker.local import embedded_redis
-from worker.processes import stop_child
+from worker.observe.heartbeat import read_heartbeats
 from worker.settings import read_settings
 
 pytestmark = pytest.mark.queue

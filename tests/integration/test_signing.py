@@ -13,15 +13,15 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 import redis
 
-from tests.hostile_messages import message
 from tests.support import ROOT, clean_environ, wait_until
+from tests.support.hostile_messages import message
+from worker.children import stop_child
+from worker.cli.keygen import make_keys
 from worker.client import PoseClient
+from worker.client.job import new_job
 from worker.contract import TASK
 from worker.errors import InvalidRequest, JobCancelled, JobFailed
-from worker.jobs import new_job
-from worker.keygen import make_keys
-from worker.ledger import Message
-from worker.processes import stop_child
+from worker.jobs.ledger import Message
 from worker.signing import Signer
 
 pytestmark = [pytest.mark.queue, pytest.mark.long]

@@ -16,8 +16,8 @@ import cv2
 import psutil
 import pytest
 
-from tests.documents import example
 from tests.support import ROOT
+from tests.support.documents import example
 
 pytestmark = pytest.mark.queue
 

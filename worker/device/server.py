@@ -17,6 +17,7 @@ from typing import List, Optional, Sequence
 import numpy as np
 
 from worker import logs
+from worker.children import die_with_parent
 from worker.device import board as boards
 from worker.device.batching import Batcher
 from worker.device.board import Board, now
@@ -26,7 +27,6 @@ from worker.device.pin import own_batch, own_device
 from worker.device.tally import BATCH_SIZES
 from worker.engine import Manifest, map_shapes
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError, PoseError
-from worker.processes import die_with_parent
 from worker.settings import Settings, settings
 
 #: Seconds between two signs of life while nothing happens.

@@ -8,10 +8,10 @@ from typing import Any, Dict, FrozenSet, Iterable, Set, Tuple
 
 import numpy as np
 
-from models.proto import netdef_pb2
-from models.proto.parse import parse
 from worker.engine.fillers import FILLERS, fill
 from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest
+from worker.engine.proto import netdef_pb2
+from worker.engine.proto.parse import parse
 from worker.errors import ModelError
 
 #: Largest file read, in bytes; protobuf itself ends at 2 GiB.

@@ -1,0 +1,104 @@
+"""kombu's transport as the worker has it, on a real Redis."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from contextlib import suppress
+from typing import Any, List
+
+import redis
+from kombu import Connection, Exchange, Queue
+
+from tests.support.hostile_messages import arguments, message
+from worker.broker.transport import FIRST, Transport
+from worker.cli.local import embedded_redis
+
+
+def test_messages_of_one_tag_are_in_work_side_by_side(broker: str, redis_client: redis.Redis) -> None:
+    """Else a worker that dies would leave one of them to nobody."""
+    sent = [json.dumps(message(name, arguments())) for name in ("one", "two")]
+    assert len({json.loads(text)["properties"]["delivery_tag"] for text in sent}) == 1
+    redis_client.lpush("tags", *sent)
+    keys = {"unacked_key": "tags-unacked", "unacked_index_key": "tags-index", "unacked_mutex_key": "tags-mutex"}
+    with Connection(broker, transport=Transport, transport_options=keys) as connection:
+        channel = connection.channel()
+        first, second = channel.basic_get("tags"), channel.basic_get("tags")
+        assert (first.headers["id"], second.headers["id"]) == ("one", "two")
+        assert redis_client.hlen("tags-unacked") == redis_client.zcard("tags-index") == 2
+        first.ack()
+        [left] = redis_client.hvals("tags-unacked")
+        assert json.loads(left)[0]["headers"]["id"] == "two"
+        second.ack()
+    assert redis_client.hlen("tags-unacked") == 0
+
+
+def test_what_is_given_back_does_not_wait_again(broker: str, redis_client: redis.Redis) -> None:
+    with Connection(broker, transport=Transport) as connection:
+        channel = connection.default_channel
+        for name in ("one", "two"):
+            connection.Producer().publish(name, routing_key="back")
+        channel.basic_get("back").reject(requeue=True)
+        again = channel.basic_get("back")
+        assert again.body == b"one"
+        again.ack()
+    redis_client.delete("back")
+
+
+def test_a_message_goes_back_to_where_it_was_whatever_it_says(broker: str, redis_client: redis.Redis) -> None:
+    """Where Celery keeps what is in work, it would end all consuming."""
+    fields = message("one", arguments())
+    fields["properties"]["delivery_info"] = {"exchange": "elsewhere", "routing_key": "home-unacked"}
+    redis_client.lpush("home", json.dumps(fields))
+    keys = {"unacked_key": "home-unacked", "unacked_index_key": "home-index", "unacked_mutex_key": "home-mutex"}
+    taken: List[Any] = []
+    with Connection(broker, transport=Transport, transport_options=keys) as connection:
+        connection.default_channel.basic_consume("home", no_ack=False, callback=taken.append, consumer_tag="home")
+        connection.drain_events(timeout=5)
+        assert taken[0].delivery_info["routing_key"] == "home"
+        taken[0].reject(requeue=True)
+    assert (redis_client.llen("home"), redis_client.exists("home-unacked")) == (1, 0)
+    redis_client.delete("home")
+
+
+def test_nothing_is_put_where_celery_keeps_what_is_in_work(broker: str, redis_client: redis.Redis) -> None:
+    """Messages can choose where an answer to a command goes, or what follows upon a job."""
+    with Connection(broker, transport=Transport, transport_options={"unacked_key": "own"}) as connection:
+        for queue in ("own", "unacked_index", "unacked_mutex", "_kombu.binding.pose", "an-answer"):
+            connection.Producer().publish("x", exchange="", routing_key=queue)
+            assert redis_client.type(queue) == (b"list" if queue == "an-answer" else b"none")
+    redis_client.delete("an-answer")
+
+
+def test_what_is_sent_again_does_not_wait_again(broker: str, redis_client: redis.Redis) -> None:
+    with Connection(broker, transport=Transport, transport_options={"priority_steps": list(range(10))}) as connection:
+        producer = connection.Producer()
+        for name, headers in (("one", {}), ("lost", {FIRST: True}), ("two", {})):
+            for priority in (0, 4):
+                producer.publish(name, routing_key="line", headers=headers, priority=priority)
+    for key in ("line", "line\x06\x164"):
+        waiting = [json.loads(text) for text in redis_client.lrange(key, 0, -1)]
+        assert [base64.b64decode(one["body"]) for one in reversed(waiting)] == [b"lost", b"one", b"two"]
+        assert all(one["headers"] == {} for one in waiting)
+        redis_client.delete(key)
+
+
+def test_a_connection_that_is_lost_while_a_message_is_in_work_can_be_closed() -> None:
+    """As Celery does it before it connects again; whatever else is raised there ends the worker."""
+    with embedded_redis() as broker:
+        with redis.Redis.from_url(broker) as client:
+            client.lpush("lost", json.dumps(message("one", arguments())))
+        connection = Connection(broker, transport=Transport)
+        channel, commands = connection.default_channel, connection.channel()
+        assert channel.basic_get("lost").headers["id"] == "one"
+        Queue("commands", Exchange("commands", type="fanout"), auto_delete=True)(commands).declare()
+        for one, name in ((channel, "lost"), (commands, "commands")):
+            one.basic_consume(name, no_ack=False, callback=print, consumer_tag=name)
+        with suppress(socket.timeout):  # it waits for the next
+            connection.drain_events(timeout=0.2)
+    with suppress(Exception):
+        connection.collect()
+    with suppress(*connection.connection_errors):
+        connection.close()
+    assert channel.closed

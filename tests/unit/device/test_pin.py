@@ -1,0 +1,162 @@
+"""A worker finds its device by its name, by POSE_DEVICE, or by what is free; a GPU has one worker on a host."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+
+from tests.support import ROOT
+from worker.device import pin
+from worker.device.gpus import memory, visible_gpus
+from worker.device.pin import claim, own_batch, own_device, own_precision, own_slots
+from worker.errors import SettingsError
+from worker.process.fleet import worker_names
+from worker.process.preflight import wrong
+from worker.settings import read_settings
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Give this machine GPUs."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "support" / "fakes"))
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    yield lambda described: monkeypatch.setenv("FAKE_GPUS", described)
+    sys.modules.pop("pynvml", None)
+
+
+def test_a_machine_without_a_driver_has_no_gpu(gpus: Callable[[str], None]) -> None:
+    gpus("")
+    assert visible_gpus() == []
+    assert own_device(read_settings({})).torch_name == "cpu"
+    assert worker_names(read_settings({})) == ["cpu0"]
+    assert worker_names(read_settings({"POSE_CPU_WORKERS": "3"})) == ["cpu0", "cpu1", "cpu2"]
+
+
+def test_mig_instances_count_in_place_of_their_gpu(gpus: Callable[[str], None]) -> None:
+    gpus("a,b:2,old")
+    assert [gpu.uuid for gpu in visible_gpus()] == ["GPU-a", "MIG-b-0", "MIG-b-1", "GPU-old"]
+    assert worker_names(read_settings({})) == ["gpu0", "gpu1", "gpu2", "gpu3"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ("2,0", ["GPU-c", "GPU-a"]),
+        ("GPU-b", ["GPU-b"]),
+        ("0,9,1", ["GPU-a"]),  # what follows an entry that names nothing is hidden, as CUDA has it
+        ("", []),
+        ("-1", []),
+    ],
+)
+def test_cuda_visible_devices_is_respected(gpus: Callable[[str], None], mask: str, expected: list[str]) -> None:
+    gpus("a,b,c")
+    assert [gpu.uuid for gpu in visible_gpus(mask)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "uuid"),
+    [
+        ("gpu1@host", {}, "GPU-b"),
+        ("celery@host", {}, "GPU-a"),
+        ("cpu0@host", {}, None),
+        ("gpu1@host", {"POSE_DEVICE": "cuda:2"}, "GPU-c"),
+        ("gpu1@host", {"POSE_DEVICE": "GPU-a"}, "GPU-a"),
+        ("gpu1@host", {"POSE_DEVICE": "cpu"}, None),
+    ],
+)
+def test_the_device_of_a_name(gpus: Callable[[str], None], name: str, variables: dict, uuid: str | None) -> None:
+    gpus("a,b,c")
+    device = own_device(read_settings(variables), name)
+    assert (device.gpu.uuid if device.gpu else None) == uuid
+    assert device.environment == {"CUDA_VISIBLE_DEVICES": uuid or ""}
+    assert device.torch_name == ("cuda:0" if uuid else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "told"),
+    [
+        ("gpu7@host", {}, "There is no GPU 7, which the worker's name"),
+        ("celery@host", {"POSE_DEVICE": "cuda:5"}, "There is no GPU 5, which POSE_DEVICE asks for"),
+        ("celery@host", {"POSE_DEVICE": "GPU-z"}, "There is no GPU GPU-z"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_told_with_those_that_are(
+    gpus: Callable[[str], None], name: str, variables: dict, told: str
+) -> None:
+    gpus("a,b")
+    with pytest.raises(SettingsError, match=told) as caught:
+        own_device(read_settings(variables), name)
+    assert "0: Fake H100 (GPU-a), 1: Fake H100 (GPU-b)" in str(caught.value)
+
+
+def test_a_gpu_has_one_worker_unless_told_to_share(gpus: Callable[[str], None], tmp_path: Path) -> None:
+    unique = tmp_path.name.replace("_", "-") + "-" + str(id(tmp_path))
+    gpus(f"{unique}x,{unique}y")
+    first = own_device(read_settings({}), "celery@host")
+    held = claim(first, share=False)
+    assert held is not None
+    with pytest.raises(SettingsError, match="has a worker on this host already"):
+        claim(first, share=False)
+    assert claim(first, share=True) is None
+    second = own_device(read_settings({}), "celery@host")
+    assert second.gpu is not None
+    assert second.gpu.place == 1  # a worker without a number takes the first that is free
+    also_held = claim(second, share=False)
+    with pytest.raises(SettingsError, match="Every GPU has a worker"):
+        own_device(read_settings({}), "celery@host")
+    held.close()
+    assert also_held is not None
+    also_held.close()
+    again = claim(first, share=False)
+    assert again is not None
+    again.close()
+
+
+def test_workers_that_start_at_once_find_a_gpu_each(
+    gpus: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unique = tmp_path.name.replace("_", "-") + "-" + str(id(tmp_path))
+    gpus(f"{unique}x,{unique}y")
+    configured = read_settings({})
+    found = own_device(configured, "celery@host")
+    rival = claim(found, share=False)  # between the look and the taking
+    looks = [found]
+    monkeypatch.setattr(pin, "own_device", lambda *told: looks.pop() if looks else own_device(*told))
+    device, held = pin.take(configured, "celery@host")
+    assert (device.worker_name, looks) == ("gpu1", [])
+    with pytest.raises(SettingsError, match="has a worker on this host already"):
+        pin.take(configured, "gpu0@host")
+    for one in (rival, held):
+        assert one is not None
+        one.close()
+
+
+def test_taken_gpus_keep_no_worker_for_the_cpu_from_starting(
+    gpus: Callable[[str], None], tmp_path: Path, thin_net: Path
+) -> None:
+    gpus(f"{id(tmp_path)}z")
+    held = claim(own_device(read_settings({}), "gpu0@host"), share=False)
+    told = wrong({"POSE_BROKER_URL": "redis://127.0.0.1:1/0", "POSE_HEARTBEAT_DIR": str(tmp_path)})
+    assert [sentence for sentence in told if "GPU" in sentence] == []
+    assert held is not None
+    held.close()
+
+
+def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus("a,b")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(32)))
+    on_gpu, on_cpu = own_device(read_settings({}), "gpu0"), own_device(read_settings({}), "cpu0")
+    assert own_slots(read_settings({}), on_gpu) == 16
+    assert own_slots(read_settings({}), on_cpu) == 2
+    assert own_slots(read_settings({"POSE_SLOTS": "5"}), on_gpu) == 5
+    assert own_slots(read_settings({"POSE_SLOTS": "5", "POSE_INLINE": "1"}), on_gpu) == 1
+    assert (own_batch(read_settings({}), on_gpu), own_batch(read_settings({}), on_cpu)) == (4, 1)
+    assert own_batch(read_settings({"POSE_MAX_BATCH": "3"}), on_cpu) == 3
+    assert own_precision(read_settings({}), "cuda:0") == "fp16"
+    assert own_precision(read_settings({}), "cpu") == "fp32"
+    assert own_precision(read_settings({"POSE_PRECISION": "bf16"}), "cuda:0") == "bf16"
+    assert memory("GPU-a") == (600_000_000, 80_000_000_000)

@@ -1,0 +1,15 @@
+"""What several tests of the engine share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.cases import write_cmu
+
+
+@pytest.fixture(scope="session")
+def cmu_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the CMU net with random weights."""
+    return write_cmu(tmp_path_factory.mktemp("nets") / "cmu_coco")

@@ -1,0 +1,122 @@
+"""Blobs live from the operator that makes them to the last that reads them: by count, and as measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, List
+
+import numpy as np
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from models.lifetimes import Step, steps
+from tests.support.nets import checked, pose_operators, pose_parameters, write_pose_net
+from worker.engine import load
+from worker.engine.manifest import read_manifest
+from worker.engine.netdef import read_pair
+from worker.engine.passes import optimise
+from worker.engine.torch_packed import can_pack
+from worker.errors import ModelError
+
+
+def _live(found: List[Step]) -> List[int]:
+    """In elements."""
+    return [step.live // 4 for step in found]
+
+
+def test_a_chain_holds_two_blobs_at_a_time() -> None:
+    # x 24 → a 48 → b 12 → y 12 elements
+    net = checked(
+        [
+            ("Conv", ["x", "w"], ["a"], {"kernel": 1}),
+            ("MaxPool", ["a"], ["b"], {"kernel": 2, "stride": 2}),
+            ("Sigmoid", ["b"], ["y"], {}),
+        ],
+        {"w": np.ones((12, 6, 1, 1), np.float32)},
+    )
+    found = steps(net, (1, 6, 2, 2))
+    assert _live(found) == [24 + 48, 48 + 12, 12 + 12]
+    assert [step.held // 4 for step in found] == [72, 84, 96]
+    assert [step.flop for step in found] == [2 * 48 * 6, 0, 0]
+    assert _live(steps(net, (3, 6, 2, 2))) == [3 * size for size in _live(found)]
+    assert [step.live for step in steps(net, (1, 6, 2, 2), 2)] == [2 * size for size in _live(found)]
+
+
+def test_a_blob_that_is_read_late_lives_long_and_an_output_to_the_end() -> None:
+    net = checked(
+        [
+            ("Sigmoid", ["x"], ["a"], {}),
+            ("Sigmoid", ["a"], ["b"], {}),
+            ("Sigmoid", ["b"], ["c"], {}),
+            ("Sum", ["a", "c"], ["y"], {}),
+        ],
+        outputs=("y", "b"),
+    )
+    assert _live(steps(net, (1, 1, 1, 1))) == [2, 2, 3, 4]
+
+
+def test_what_is_written_over_its_input_takes_nothing() -> None:
+    operators = [("Conv", ["x", "w"], ["c"], {"kernel": 1}), ("Relu", ["c"], ["c"], {}), ("Copy", ["c"], ["y"], {})]
+    apart = [("Conv", ["x", "w"], ["c"], {"kernel": 1}), ("Relu", ["c"], ["r"], {}), ("Copy", ["r"], ["y"], {})]
+    weights = {"w": np.ones((1, 1, 1, 1), np.float32)}
+    assert _live(steps(checked(operators, weights), (1, 1, 1, 1), fused=False)) == [2, 1, 2]
+    assert _live(steps(checked(apart, weights), (1, 1, 1, 1), fused=False)) == [2, 2, 2]
+    for each in (operators, apart):
+        found = steps(checked(each, weights), (1, 1, 1, 1))
+        assert [step.operator.type for step in found] == ["Conv", "Copy"]
+        assert _live(found) == [2, 2]
+    assert steps(checked(operators, weights), (1, 1, 1, 1))[0].blob == "c"
+
+
+def _measured(run: Callable[[], Any]) -> int:
+    """The most bytes that PyTorch's CPU allocator had given out at a time during `run`."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    found = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(found, key=lambda event: event.start_ns())]
+    assert sum(sizes) == 0  # nothing is left behind
+    return int(np.cumsum(sizes).max())
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not can_pack(torch.float32), reason="this torch packs no weights, and tells less of its memory")
+def test_the_cmu_net_takes_no_more_than_lifetimes_say(cmu_net: Path) -> None:
+    """Within 5 % of live inputs and output of the widest operator, measured, from frames."""
+    size = (184, 144)
+    bound = max(step.live for step in steps(optimise(read_pair(read_manifest(cmu_net))), (1, 3, *size)))
+    assert bound == 2 * 64 * size[0] * size[1] * 4  # what conv1_2 reads and makes
+    net = load(cmu_net)
+    frames = np.zeros((1, *size, 3), np.uint8)
+    net(frames)
+    assert bound <= _measured(lambda: net(frames)) <= 1.05 * bound
+
+
+def test_blobs_to_keep_come_back_and_change_nothing_else(tmp_path: Path) -> None:
+    operators = [
+        ("Conv", ["x", "w", "b"], ["c"], {"kernel": 8, "stride": 8}),
+        ("Relu", ["c"], ["c"], {}),
+        ("Copy", ["c"], ["d"], {}),
+        ("Conv", ["d", "p"], ["e"], {"kernel": 1}),
+        ("Relu", ["e"], ["y"], {}),
+    ]
+    parameters = {**pose_parameters(), "p": np.eye(57, dtype=np.float32)[:, ::-1].reshape(57, 57, 1, 1).copy()}
+    directory = write_pose_net(tmp_path / "net", operators, parameters)
+    batch = np.random.default_rng(0).standard_normal((2, 3, 16, 24)).astype(np.float32)
+    kept = load(directory, blobs_to_keep=("c", "e")).run_blobs(batch)
+    assert set(kept) == {"y", "c", "e"}
+    plain = load(directory)
+    np.testing.assert_allclose(kept["y"], plain.run_blobs(batch)["y"], rtol=1e-6)
+    assert set(plain.run_blobs(batch)) == {"y"}
+    # c is what the Relu wrote over it; e is the convolution before the Relu that makes y.
+    np.testing.assert_allclose(kept["c"][:, ::-1], kept["e"], rtol=1e-6)
+    assert kept["c"].min() == 0
+    np.testing.assert_allclose(np.maximum(kept["e"], 0), kept["y"], rtol=1e-6)
+    heatmaps, pafs = plain.run(batch)
+    np.testing.assert_allclose(np.concatenate([heatmaps, pafs], 1), kept["y"], rtol=1e-6)
+
+
+def test_a_blob_to_keep_that_is_not_made(tmp_path: Path) -> None:
+    directory = write_pose_net(tmp_path / "net", pose_operators())
+    with pytest.raises(ModelError, match="never makes blob 'conv9', which is to be kept"):
+        load(directory, blobs_to_keep=("conv9",))

@@ -1,0 +1,133 @@
+"""The wire contract: what is refused, in which words, and the committed schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.contract import Options, OverlayOptions, Result, json_schema, parse_job, parse_message
+from worker.errors import InvalidRequest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"sclaes": [1.0]}, "options.sclaes is not an option"),  # misspelt
+        ({"target_height": "368"}, "options.target_height"),  # a string is not a number
+        ({"target_height": True}, "options.target_height"),  # nor is a boolean
+        ({"target_height": 63}, "options.target_height"),  # below the least
+        ({"target_height": 10**9}, "options.target_height"),  # would exhaust the device
+        ({"scales": []}, "options.scales"),
+        ({"scales": [1.0] * 9}, "options.scales"),
+        ({"scales": [0]}, "options.scales.0"),
+        ({"scales": [float("nan")]}, "options.scales.0"),
+        ({"merge": "sum"}, "options.merge"),
+        ({"overlay": "yes"}, "options.overlay"),
+        ({"overlay": {"alpha": 2}}, "options.overlay.alpha"),
+        ({"overlay": {"color": 1}}, "options.overlay.color is not an option"),
+        ({"overlay": {"colors": "red"}}, "options.overlay.colors"),
+        ({"overlay": {"colors": "#ff000"}}, "options.overlay.colors"),
+        ({"maps": 1}, "options.maps"),
+        ([], "options"),
+        ("fast", "options"),
+        ({"min_score": object()}, "options: not JSON"),
+    ],
+)
+def test_wrong_options_are_refused_naming_the_field(options: Any, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_job("a.jpg", options)
+    assert f"refused: {field}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("image", [None, 3, "", "x" * 5000, ["a.jpg"], {"path": "a.jpg"}])
+def test_an_image_is_a_path(image: Any) -> None:
+    with pytest.raises(InvalidRequest, match="image: must be a string"):
+        parse_job(image, {})
+
+
+def test_what_may_be_secret_in_a_url_is_not_told() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_job("https://user:secret@example.org/a.jpg?signature=secret#secret", {"colour": 1})
+    assert "The job for 'https://example.org/a.jpg' was refused" in str(caught.value)
+
+
+def test_a_message_with_other_arguments_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="picture is not an argument"):
+        parse_message((), {"image": "a.jpg", "picture": "b.jpg"})
+    with pytest.raises(InvalidRequest, match="not positional"):
+        parse_message(("a.jpg",), {})
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ({"webhook": 3}, "refused: webhook: "),
+        ({"webhook": "ftp://example.org"}, "refused: webhook: "),
+        ({"webhook": "https://example.org/a b"}, "refused: webhook: "),
+        ({"webhook": "https://[::1"}, "refused: webhook: is no URL of a host"),
+        ({"webhook": "https://u:secret@example.org:99999/a?secret"}, "(got 'https://example.org:99999/a')"),
+        ({"callback": "shop.posed"}, "refused: callback: "),
+        ({"callback": {"task": "shop.posed", "queue": "unacked"}}, "refused: callback.queue: that is no queue"),
+        ({"callback": {"queue": "shop"}}, "refused: callback.task: field required"),
+        ({"callback": {"task": "pose.estimate"}}, "refused: callback.task: names that begin with pose."),  # a circle
+        ({"callback": {"task": "shop.posed", "args": []}}, "refused: callback.args is not an option"),
+    ],
+)
+def test_who_is_told_of_the_end_is_checked_too(ends: Any, told: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_message((), {"image": "a.jpg", **ends})
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("job_id", ["../../up", "a/b", ".hidden", "", "a\nb", "ä", "x" * 201, "a b"])
+def test_an_id_that_could_not_be_a_file_name_is_refused(job_id: str) -> None:
+    with pytest.raises(InvalidRequest, match="refused: job_id: must be"):
+        parse_message((), {"image": "a.jpg"}, job_id)
+
+
+def test_deeply_nested_options_end_in_one_sentence() -> None:
+    nested: Any = {}
+    for _ in range(100_000):
+        nested = {"overlay": nested}
+    with pytest.raises(InvalidRequest):
+        parse_job("a.jpg", nested)
+
+
+def test_defaults_and_forms_of_overlay() -> None:
+    assert parse_job("a.jpg", None).options == Options()
+    assert parse_job("a.jpg", {"overlay": False}).options.overlay_options is None
+    assert parse_job("a.jpg", {}).options.overlay_options == OverlayOptions()
+    assert parse_job("a.jpg", {"overlay": {"alpha": 0.5}}).options.overlay_options == OverlayOptions(alpha=0.5)
+
+
+def test_a_path_of_undecodable_bytes_is_kept() -> None:
+    assert parse_job("a\udcff.jpg", {}).image == "a\udcff.jpg"
+
+
+def test_a_result_survives_the_wire() -> None:
+    message = {
+        "schema": 1,
+        "job_id": "j",
+        "image": {"path": "/a.jpg", "width": 4, "height": 3, "format": "JPEG", "frames": 1},
+        "model": {"name": "net", "sha256": "00"},
+        "people": [{"score": 0.5, "keypoints": [[1.5, 2.5, 0.9]] + [None] * 17}],
+        "overlay": None,
+        "maps": None,
+        "warnings": [],
+        "timings_ms": {"total": 1.0},
+        "worker": "cpu0@host",
+        "device": "cpu",
+        "attempt": 1,
+    }
+    assert Result.model_validate(json.loads(json.dumps(message))).to_message() == message
+
+
+def test_the_committed_schema_is_the_generated_one() -> None:
+    committed = (ROOT / "docs" / "contract.schema.json").read_text()
+    assert json.loads(committed) == json_schema(), "run: python -m worker.contract > docs/contract.schema.json"

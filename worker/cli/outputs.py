@@ -1,0 +1,115 @@
+"""What a batch leaves behind: a file of keypoints and a picture for each image, one file of COCO results for all."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Optional, Protocol
+
+from worker.client.job import Outcome
+from worker.contract import Result
+from worker.errors import InvalidRequest
+from worker.people import to_people
+from worker.pose.formats import coco_results, openpose_json
+
+
+@dataclass(frozen=True)
+class Done:
+    """An image that the batch is done with.
+
+    Attributes:
+        path: as it was submitted.
+        name: what its files' names begin with, below the output folder.
+        picture: the overlay's bytes, if there is one.
+        maps: the archive of the net's maps, if there is one.
+    """
+
+    path: str
+    name: str
+    outcome: Outcome
+    picture: Optional[bytes] = None
+    maps: Optional[bytes] = None
+
+
+class Output(Protocol):
+    """Takes the images of a batch one by one."""
+
+    def add(self, done: Done) -> None:
+        """Take one image; a PoseError or OSError makes it a failure."""
+
+    def close(self) -> None:
+        """The batch has ended."""
+
+
+class Files:
+    """``<name>_keypoints.json`` (OpenPose 1.3), ``<name>_rendered.jpg`` or ``.png``, ``<name>_maps.npz``.
+
+    Args:
+        folder: for the files; made as needed.
+        order, keypoint_scale: see :func:`worker.pose.formats.openpose_json`.
+    """
+
+    def __init__(self, folder: Path, *, order: str = "COCO-18", keypoint_scale: int = 0) -> None:
+        self._folder, self._order, self._scale = folder, order, keypoint_scale
+
+    def add(self, done: Done) -> None:
+        """Write an image's files, each whole or not at all."""
+        if not isinstance(done.outcome, Result):
+            return
+        target, result = self._folder / done.name, done.outcome
+        target.parent.mkdir(parents=True, exist_ok=True)
+        size = result.image.width, result.image.height
+        document = openpose_json(to_people(result.people), order=self._order, keypoint_scale=self._scale, size=size)
+        _replace(target.with_name(f"{target.name}_keypoints.json"), json.dumps(document).encode())
+        if done.picture is not None and result.overlay is not None:
+            suffix = "png" if result.overlay.media_type == "image/png" else "jpg"
+            _replace(target.with_name(f"{target.name}_rendered.{suffix}"), done.picture)
+        if done.maps is not None:
+            _replace(target.with_name(f"{target.name}_maps.npz"), done.maps)
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class CocoFile:
+    """The people of all images in one COCO keypoint results file; it appears when it is closed.
+
+    An image's id is the number at the end of its name: 139 for ``000000000139.jpg``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, path.with_name(f".{path.name}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = self._part.open("w", encoding="utf-8")
+        self._file.write("[")
+        self._between = "\n"
+
+    def add(self, done: Done) -> None:
+        """Write an image's people; raises InvalidRequest if its name ends in no number."""
+        if not isinstance(done.outcome, Result):
+            return
+        number = re.search(r"(\d+)$", Path(done.path).stem)
+        if number is None:
+            raise InvalidRequest(
+                f"{done.path!r} is not in {self._path}: its name ends in no number to be its image_id; rename it."
+            )
+        for entry in coco_results(to_people(done.outcome.people), int(number[1])):
+            self._file.write(self._between + json.dumps(entry))
+            self._between = ",\n"
+
+    def close(self) -> None:
+        """Let the file appear."""
+        self._file.write("\n]\n")
+        self._file.close()
+        self._part.replace(self._path)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+__all__ = ["CocoFile", "Done", "Files", "Output"]

@@ -1,0 +1,212 @@
+"""The client of worker.client.sync for asyncio.
+
+>>> async with AsyncPoseClient("redis://127.0.0.1:6379/0") as client:
+...     job = await client.submit("/data/street.jpg")
+...     result = await job.result(timeout=30)
+...     async for job, outcome in client.map(paths):
+...         ...
+
+Sending and fetching run in threads, for Celery knows no asyncio; all waiting is one look at Redis for all jobs at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
+
+from worker.client.find import EXTENSIONS
+from worker.client.job import JobHandle, Outcome, none_ended, not_ended
+from worker.client.sync import IN_FLIGHT, PoseClient
+from worker.contract import Result
+from worker.errors import InvalidRequest
+
+Answer = TypeVar("Answer")
+#: Seconds between two looks at the results: doubled while none ends, up to the second.
+_POLL_S = (0.01, 0.1)
+
+
+class AsyncJob:
+    """One submitted job; as :class:`worker.client.sync.JobHandle`, awaited."""
+
+    def __init__(self, client: AsyncPoseClient, handle: JobHandle) -> None:
+        self._client, self._handle = client, handle
+        self.id, self.image = handle.id, handle.image
+
+    def __repr__(self) -> str:
+        return f"AsyncJob({self.id!r}, {self.image!r})"
+
+    async def state(self) -> str:
+        """Celery's state: PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED."""
+        return await _in_thread(self._client.sync.state, self.id)
+
+    async def result(self, timeout: Optional[float] = None) -> Result:
+        """Wait for the result; raises as :meth:`worker.client.sync.JobHandle.result`."""
+        try:
+            outcome = await asyncio.wait_for(self._client.outcome(self.id), timeout)
+        except asyncio.TimeoutError:
+            raise TimeoutError(not_ended(self, timeout)) from None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def overlay(self, timeout: Optional[float] = None) -> Optional[bytes]:
+        """The rendered picture as encoded bytes; None if none was asked for."""
+        overlay = (await self.result(timeout)).overlay
+        return None if overlay is None else await self._client.fetch(overlay.url)
+
+    async def maps(self, timeout: Optional[float] = None) -> Optional[bytes]:
+        """The net's maps as the bytes of a NumPy archive; None if they were not asked for."""
+        maps = (await self.result(timeout)).maps
+        return None if maps is None else await self._client.fetch(maps.url)
+
+    async def cancel(self) -> bool:
+        """Have the job not done; see :meth:`worker.client.sync.PoseClient.cancel`."""
+        return await _in_thread(self._client.sync.cancel, self.id)
+
+
+class AsyncPoseClient:
+    """As :class:`worker.client.sync.PoseClient`, with the same arguments; `sync` is the one that it stands on."""
+
+    def __init__(self, broker_url: str, **arguments: Any) -> None:
+        self.sync = PoseClient(broker_url, **arguments)
+        self._waiting: Dict[str, List[asyncio.Future[Outcome]]] = {}
+        self._looker: Optional[asyncio.Task[None]] = None
+
+    def __repr__(self) -> str:
+        return f"Async{self.sync!r}"
+
+    async def __aenter__(self) -> AsyncPoseClient:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; what is still waited for is cancelled."""
+        if self._looker is not None:
+            self._looker.cancel()
+            await asyncio.gather(self._looker, return_exceptions=True)
+        for future in [one for futures in self._waiting.values() for one in futures]:
+            future.cancel()
+        await _in_thread(self.sync.close)
+
+    async def submit(self, path: Any, **arguments: Any) -> AsyncJob:
+        """Put one image on the queue; takes and raises what :meth:`worker.client.sync.PoseClient.submit` does."""
+        return AsyncJob(self, await _in_thread(functools.partial(self.sync.submit, path, **arguments)))
+
+    async def submit_many(self, paths: Iterable[Any], **arguments: Any) -> List[AsyncJob]:
+        """Put many images on the queue, with the same arguments."""
+        handles = await _in_thread(functools.partial(self.sync.submit_many, paths, **arguments))
+        return [AsyncJob(self, handle) for handle in handles]
+
+    async def submit_directory(
+        self, folder: Any, *, extensions: Sequence[str] = EXTENSIONS, **arguments: Any
+    ) -> List[AsyncJob]:
+        """Put the images of a folder and its subfolders on the queue."""
+        submit = functools.partial(self.sync.submit_directory, folder, extensions=extensions, **arguments)
+        return [AsyncJob(self, handle) for handle in await _in_thread(submit)]
+
+    def job(self, job_id: str) -> AsyncJob:
+        """A job that was submitted before, by this process or another; that it exists is not asked."""
+        return AsyncJob(self, self.sync.job(job_id))
+
+    async def discard(self, job_id: str, result: Optional[Result] = None) -> None:
+        """Delete what is stored of a job that has ended; see :meth:`worker.client.sync.PoseClient.discard`."""
+        await _in_thread(self.sync.discard, job_id, result)
+
+    async def as_completed(
+        self, jobs: Iterable[AsyncJob], *, timeout: Optional[float] = None
+    ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
+        """Give each of `jobs` with its outcome as it ends, an exception too; see :meth:`map`."""
+        waiting = {asyncio.ensure_future(self.outcome(job.id)): job for job in jobs}
+        try:
+            while waiting:
+                for future in await _ended(waiting, timeout):
+                    yield waiting.pop(future), future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    async def map(
+        self, paths: Iterable[Any], *, in_flight: int = IN_FLIGHT, timeout: Optional[float] = None, **arguments: Any
+    ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
+        """Submit images, at most `in_flight` at a time, and give each job with its outcome as it ends.
+
+        Args:
+            timeout: seconds without any job ending after which TimeoutError is raised; None: never.
+        """
+        if arguments.get("job_id") is not None:
+            raise InvalidRequest("job_id: many jobs cannot have one id; submit them one by one.")
+        left = iter(paths)
+        waiting: Dict[asyncio.Future[Outcome], AsyncJob] = {}
+        try:
+            while True:
+                for path in left:
+                    job = await self.submit(path, **arguments)
+                    waiting[asyncio.ensure_future(self.outcome(job.id))] = job
+                    if len(waiting) >= in_flight:
+                        break
+                if not waiting:
+                    return
+                for future in await _ended(waiting, timeout):
+                    yield waiting.pop(future), future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    async def fetch(self, overlay_url: str) -> bytes:
+        """The bytes of an overlay, or of maps, by the URL in a result."""
+        return await _in_thread(self.sync.fetch, overlay_url)
+
+    async def outcome(self, job_id: str) -> Outcome:
+        """How a job has ended, once it has; the exception of one that failed is returned, not raised.
+
+        Raises:
+            BrokerUnavailable: the result backend does not answer.
+        """
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, []).append(future)
+        if self._looker is None or self._looker.done():
+            self._looker = asyncio.ensure_future(self._look())
+        try:
+            return await future
+        finally:
+            left = [one for one in self._waiting.get(job_id, ()) if one is not future]
+            if left:
+                self._waiting[job_id] = left
+            else:
+                self._waiting.pop(job_id, None)
+
+    async def _look(self) -> None:
+        """Look for results as long as anybody waits for one."""
+        pause = _POLL_S[0]
+        while self._waiting:
+            ids = list(self._waiting)
+            try:
+                ended = await _in_thread(lambda ids=ids: list(self.sync.ended(ids)))
+            except Exception as exc:
+                for future in [one for job_id in ids for one in self._waiting.pop(job_id, ())]:
+                    if not future.done():
+                        future.set_exception(exc)
+                continue
+            for job_id, outcome in ended:
+                for future in self._waiting.pop(job_id, ()):
+                    if not future.done():
+                        future.set_result(outcome)
+            pause = _POLL_S[0] if ended else min(pause * 2, _POLL_S[1])
+            await asyncio.sleep(pause)
+
+
+async def _ended(waiting: Dict[Any, AsyncJob], timeout: Optional[float]) -> Iterable[Any]:
+    done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    if not done:
+        raise TimeoutError(none_ended(len(waiting), timeout))
+    return done
+
+
+async def _in_thread(call: Callable[..., Answer], *arguments: Any) -> Answer:
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *arguments))
+
+
+__all__ = ["AsyncJob", "AsyncPoseClient"]

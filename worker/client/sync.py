@@ -1,0 +1,316 @@
+"""For other services: submit an image, wait for its people, fetch the picture.
+
+>>> client = PoseClient("redis://127.0.0.1:6379/0")
+>>> job = client.submit("/data/street.jpg", target_height=368)
+>>> job.result(timeout=30).people[0].keypoints[0]      # the nose: x, y, confidence
+>>> picture = job.overlay()                            # JPEG bytes
+>>> for job, outcome in client.map(paths):             # many, as they end
+...     print(job.image, outcome)
+
+worker.client.aio has the same for asyncio. Imports neither torch nor cv2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from datetime import datetime
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+import celery
+import celery.exceptions
+import redis
+
+from worker.client.app import UNREADABLE, broker_errors, client_app, untrusted
+from worker.client.find import EXTENSIONS, find_images
+from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, none_ended, not_ended, result_of
+from worker.contract import TASK, Result
+from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
+from worker.jobs.ledger import Ledger, ResultKey
+from worker.keys import DEFAULT_PREFIX
+from worker.notify.pending import Outbox
+from worker.servers import connect
+from worker.servers import queue as declared_queue
+from worker.settings import masked
+from worker.signing import signer
+from worker.storage.store import RedisStore, delete, fetch
+
+#: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
+#: enough that neither this process nor Redis fills up.
+IN_FLIGHT = 64
+#: Seconds between two looks at the results of many jobs: doubled while none ends, up to the second.
+_POLL_S = (0.01, 0.1)
+#: Seconds for which it is kept that a job was cancelled.
+_CANCELLED_S = 86_400
+
+
+class PoseClient:
+    """Submits jobs to the workers of one broker.
+
+    Args:
+        broker_url: as the workers' POSE_BROKER_URL.
+        result_backend: as the workers' POSE_RESULT_BACKEND; the broker if not given.
+        queue: as the workers' POSE_QUEUE.
+        key_prefix: as the workers' POSE_KEY_PREFIX.
+        signing: where the workers have POSE_SIGNING, the folder of this client's own key; see docs/clients.md.
+
+    Raises:
+        SettingsError: one of the URLs is of no server that there is, or `signing` is no folder of a key.
+    """
+
+    def __init__(
+        self,
+        broker_url: str,
+        *,
+        result_backend: Optional[str] = None,
+        queue: str = "pose",
+        key_prefix: str = DEFAULT_PREFIX,
+        signing: str = "",
+    ) -> None:
+        self._url = broker_url
+        self._results_url = result_backend or broker_url
+        self.app = client_app(broker_url, self._results_url, key_prefix, signing)
+        self._queue = declared_queue(queue, broker_url)
+        self._store = RedisStore(self._results_url)
+        results = connect(self._results_url, timeout_s=5)
+        signs = signer(signing)
+        self._ledger = Ledger(results, key_prefix, signer=signs)
+        self._outbox = Outbox(results, key_prefix, signs)
+
+    def __repr__(self) -> str:
+        return f"PoseClient({masked(self._url)!r}, queue={self._queue.name!r})"
+
+    def __enter__(self) -> PoseClient:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; handles of this client are of no use afterwards."""
+        self._store.close()
+        self._ledger.close()
+        self.app.backend.close()  # the broker's connections are the whole process's, and stay
+        self.app.close()
+
+    def submit(
+        self,
+        path: Any,
+        *,
+        job_id: Optional[str] = None,
+        priority: int = 0,
+        expires: Optional[Deadline] = None,
+        webhook: Optional[str] = None,
+        callback: Union[str, Mapping[str, str], None] = None,
+        queue: Optional[str] = None,
+        **options: Any,
+    ) -> JobHandle:
+        """Put one image on the queue.
+
+        Args:
+            path: the image's path as the workers see it, relative ones resolved here; or a URL.
+            job_id: the caller's own, which makes submission idempotent: the same job under the same id is sent once,
+                however often it is submitted.
+            priority: 0 to 9, as the broker has it: with Redis 0 goes first, with RabbitMQ 9.
+            expires: the deadline, in seconds from now or as a moment: a job that no worker has taken by then is not
+                done, and its result is JobCancelled.
+            webhook: a URL that is called when the job has ended, in whichever way; see docs/clients.md.
+            callback: the name of a Celery task that is sent when the job has ended, or ``{"task": …, "queue": …}``.
+            queue: another queue than the client's.
+            options: fields of :class:`worker.contract.Options`.
+
+        Raises:
+            InvalidRequest: an argument is unknown, of the wrong type or out of range; nothing was sent.
+            JobConflict: `job_id` was used before, for another image or other options; nothing was sent.
+            BrokerUnavailable: the broker does not answer; nothing was sent.
+        """
+        new = new_job(
+            path,
+            options,
+            queue=queue or self._queue.name,
+            job_id=job_id,
+            priority=priority,
+            expires=expires,
+            webhook=webhook,
+            callback=callback,
+        )
+        self._send(new)
+        return JobHandle(self, new.id, new.image)
+
+    def submit_many(self, paths: Iterable[Any], **arguments: Any) -> List[JobHandle]:
+        """Put many images on the queue, with the same arguments; see :meth:`submit`, and :meth:`map` for very many."""
+        _check_many(arguments)
+        return [self.submit(path, **arguments) for path in paths]
+
+    def submit_directory(
+        self, folder: Any, *, extensions: Sequence[str] = EXTENSIONS, **arguments: Any
+    ) -> List[JobHandle]:
+        """Put the images of a folder and its subfolders, as this process sees it, on the queue; see :meth:`submit`."""
+        if not os.path.isdir(folder):  # noqa: PTH112 - bytes are paths, too
+            raise InvalidRequest(f"{os.fspath(folder)!r} is not a folder on this machine; submit its images by path.")
+        return self.submit_many((found.path for found in find_images([folder], extensions)), **arguments)
+
+    def map(
+        self, paths: Iterable[Any], *, in_flight: int = IN_FLIGHT, timeout: Optional[float] = None, **arguments: Any
+    ) -> Iterator[Tuple[JobHandle, Outcome]]:
+        """Submit images and give each job with its outcome as it ends, in whatever order.
+
+        At most `in_flight` jobs are open at a time, however many `paths` there are.
+
+        Args:
+            timeout: seconds without any job ending after which TimeoutError is raised; None: never.
+            arguments: as :meth:`submit`.
+        """
+        _check_many(arguments)
+        left, waiting = iter(paths), _Waiting(timeout)
+        jobs: Dict[str, JobHandle] = {}
+        while True:
+            for path in left:
+                job = self.submit(path, **arguments)
+                jobs[job.id] = job
+                if len(jobs) >= in_flight:
+                    break
+            if not jobs:
+                return
+            yield from waiting.next(self, jobs)
+
+    def as_completed(
+        self, jobs: Iterable[JobHandle], *, timeout: Optional[float] = None
+    ) -> Iterator[Tuple[JobHandle, Outcome]]:
+        """Give each of `jobs` with its outcome as it ends; see :meth:`map`."""
+        waiting = _Waiting(timeout)
+        left = {job.id: job for job in jobs}
+        while left:
+            yield from waiting.next(self, left)
+
+    def job(self, job_id: str) -> JobHandle:
+        """A job that was submitted before, by this process or another; that it exists is not asked."""
+        return JobHandle(self, job_id)
+
+    def cancel(self, job_id: str) -> bool:
+        """Have a job not done, or its result not kept if it is in work; False if it has ended already.
+
+        Whoever waits for it gets JobCancelled.
+
+        Raises:
+            BrokerUnavailable: the result backend does not answer.
+        """
+        backend = self.app.backend
+        why = backend.prepare_exception(celery.exceptions.TaskRevokedError("cancelled"))
+        meta = {**backend._get_result_meta(why, celery.states.REVOKED, None, None), "task_id": job_id}
+        key = backend.get_key_for_task(job_id)
+        key = key.decode() if isinstance(key, bytes) else key
+        with broker_errors(self._url):
+            if not self._ledger.finish(job_id, "revoked", ResultKey(key, backend.encode(meta), _CANCELLED_S)):
+                return False
+            self._outbox.ring(job_id)
+            self.app.control.revoke(job_id)  # for jobs of other clients, which have no record yet
+        return True
+
+    def state(self, job_id: str) -> str:
+        """Celery's state of a job: PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED."""
+        with broker_errors(self._url):
+            return str(self.app.AsyncResult(job_id).state)
+
+    def wait(self, job: JobHandle, timeout: Optional[float] = None) -> Result:
+        """The result of `job`; see :meth:`JobHandle.result`."""
+        with broker_errors(self._url):
+            stored = self.app.AsyncResult(job.id)
+            try:
+                outcome = stored.get(timeout, propagate=False)
+            except celery.exceptions.TimeoutError as exc:
+                raise TimeoutError(not_ended(job, timeout)) from exc
+            except UNREADABLE as exc:
+                raise untrusted(job.id) from exc
+        return result_of(job.id, stored.state, outcome)
+
+    def _send(self, new: NewJob) -> None:
+        """Record a job, then send it; one that was submitted before under this id is not sent again."""
+        job_id, _, message = new
+        with broker_errors(self._url):
+            known = self._ledger.record(job_id, message)
+        if known == "other":
+            raise JobConflict(
+                f"Job {job_id} was submitted before with another image or other options; choose a new id."
+            )
+        if known == "same":
+            return
+        try:
+            with broker_errors(self._url):
+                self.app.send_task(
+                    TASK,
+                    kwargs=message.kwargs,
+                    task_id=job_id,
+                    queue=declared_queue(message.queue, self._url),
+                    priority=message.priority,
+                    expires=message.expires and datetime.fromisoformat(message.expires),
+                    headers=message.headers,
+                    retry=False,
+                )
+        except BrokerUnavailable:
+            with contextlib.suppress(redis.RedisError):
+                self._ledger.withdraw(job_id)
+            raise
+        if "webhook" in message.kwargs or "callback" in message.kwargs:
+            # Workers do that, too; so a job that none of them takes before its deadline is told of as well.
+            with contextlib.suppress(redis.RedisError):
+                self._outbox.add(job_id, message.kwargs.get("webhook"), message.kwargs.get("callback"))
+
+    def ended(self, job_ids: Iterable[str]) -> Iterator[Tuple[str, Outcome]]:
+        """Of `job_ids`, those that have ended: pairs of id and a Result or the exception that ended the job.
+
+        One round trip for all; does not wait.
+        """
+        ids = list(job_ids)
+        backend = self.app.backend
+        with broker_errors(self._url):
+            stored = backend.mget([backend.get_key_for_task(job_id) for job_id in ids]) if ids else []
+        for job_id, text in zip(ids, stored):
+            try:
+                meta: Dict[str, Any] = backend.decode_result(text, job_id) if text else {}
+                if meta.get("status") in celery.states.READY_STATES:
+                    yield job_id, result_of(job_id, meta["status"], backend.meta_from_decoded(meta)["result"])
+            except UNREADABLE:
+                yield job_id, untrusted(job_id)
+            except Exception as exc:
+                yield job_id, exc
+
+    def fetch(self, overlay_url: str) -> bytes:
+        """The bytes of an overlay, by the URL in a result."""
+        return fetch(overlay_url, self._store)
+
+    def discard(self, job_id: str, result: Optional[Result] = None) -> None:
+        """Delete what is stored of a job that has ended: its result and, given `result`, its overlay and its maps."""
+        with broker_errors(self._url):
+            self.app.backend.forget(job_id)
+        for stored in (result.overlay, result.maps) if result is not None else ():
+            if stored is not None:
+                delete(stored.url, self._store)
+
+
+def _check_many(arguments: Mapping[str, Any]) -> None:
+    if arguments.get("job_id") is not None:
+        raise InvalidRequest("job_id: many jobs cannot have one id; submit them one by one.")
+
+
+class _Waiting:
+    """Looks for jobs that have ended, more and more seldom while none does."""
+
+    def __init__(self, timeout: Optional[float]) -> None:
+        self._timeout, self._last, self._pause = timeout, time.monotonic(), _POLL_S[0]
+
+    def next(self, client: PoseClient, jobs: Dict[str, JobHandle]) -> List[Tuple[JobHandle, Outcome]]:
+        """Take those that have ended out of `jobs`, after a pause if there are none."""
+        ended = [(jobs.pop(job_id), outcome) for job_id, outcome in client.ended(list(jobs))]
+        if ended:
+            self._last, self._pause = time.monotonic(), _POLL_S[0]
+        elif self._timeout is not None and time.monotonic() - self._last > self._timeout:
+            raise TimeoutError(none_ended(len(jobs), self._timeout))
+        else:
+            time.sleep(self._pause)
+            self._pause = min(self._pause * 2, _POLL_S[1])
+        return ended
+
+
+__all__ = ["BrokerUnavailable", "JobFailed", "JobHandle", "Outcome", "PoseClient", "Result"]

@@ -1,0 +1,1 @@
+"""A path or URL in, pixels out."""

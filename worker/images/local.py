@@ -1,0 +1,297 @@
+"""A path → pixels. Files come from strangers: what a file is, and how large, is checked before it is decoded."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass, replace
+from typing import Optional, Tuple, Type
+from urllib.parse import unquote, urlsplit
+
+import cv2
+import numpy as np
+from billiard.exceptions import SoftTimeLimitExceeded
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from worker.errors import (
+    ImageNotAllowed,
+    ImageNotFound,
+    ImageNotReady,
+    ImageTooLarge,
+    ImageUndecodable,
+    ImageUnreadable,
+    PoseError,
+)
+from worker.images.bombs import count_frames, jpeg_fault, tile_size
+from worker.images.remote import is_remote, read_remote, without_query
+
+#: What is decoded, whatever the file is called. Nothing here fetches, scripts or calls another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+#: Most strips or tiles of an image, each of which is read by itself: a scanner's have one for each of its lines.
+_MOST_PIECES = 100_000
+#: Pixels of deep grey that are worked on at a time, at eight bytes each and more.
+_BAND = 1 << 20
+#: What transparency is laid over.
+_BACKGROUND = (255, 255, 255)
+#: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+#: What opening a file fails with where it must not be opened.
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV)
+
+
+@dataclass(frozen=True)
+class ImagePolicy:
+    """What may be read.
+
+    Attributes:
+        roots: folders whose images may be read; symbolic links are resolved first. And URLs, see worker.images.remote.
+        max_bytes: largest file, in bytes.
+        max_pixels: largest image, in pixels.
+        max_aspect: longest side divided by the shortest.
+        wait_for_missing: whether a missing file may still come, and is so a transient failure.
+        url_timeout_s: seconds within which an image must have come from its URL.
+        private_hosts: hosts that may have addresses which are not public.
+    """
+
+    roots: Tuple[str, ...]
+    max_bytes: int = 64 << 20
+    max_pixels: int = 64_000_000
+    max_aspect: float = 100.0
+    wait_for_missing: bool = False
+    url_timeout_s: float = 20.0
+    private_hosts: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """Pixels uint8 (H, W, 3), BGR, upright as EXIF has it, and where they come from."""
+
+    pixels: np.ndarray
+    path: str
+    format: str
+    frames: int
+    warnings: Tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+
+def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
+    """Read and decode the image at `path`, a path or a file://, s3:// or https:// URL.
+
+    Raises:
+        ImageNotFound, ImageNotAllowed, ImageTooLarge, ImageUndecodable: what is wrong with it.
+        ImageNotReady, ImageUnreadable: it is not there yet, or reading it failed; worth another try.
+    """
+    if is_remote(path):
+        data, path = read_remote(path, policy), without_query(path)
+        if not data:
+            raise _undecodable(path, "it is empty")
+    else:
+        data = _read(_local_path(path), _in_one_line(path), policy)
+    shown = _in_one_line(path)
+    try:
+        return replace(_decode(data, shown, policy), path=path)
+    except (PoseError, SoftTimeLimitExceeded):
+        raise
+    except MemoryError as exc:
+        raise ImageTooLarge(f"{shown} did not fit into memory; send a smaller image.") from exc
+    except Exception as exc:  # decoders raise errors of every kind on hostile files
+        raise _undecodable(shown, f"it is truncated or corrupt ({exc or type(exc).__name__})") from exc
+
+
+def _in_one_line(path: str) -> str:
+    """`path` for a sentence: what would break the line or command a terminal, escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in path)
+
+
+def _local_path(path: str) -> str:
+    if "://" not in path:
+        return path
+    try:
+        parts = urlsplit(path)
+    except ValueError:  # its brackets do not close
+        parts = urlsplit("")
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        shown = _in_one_line(without_query(path))
+        raise ImageNotAllowed(f"{shown} is not a path or a file://, s3:// or https:// URL; send one of these.")
+    return unquote(parts.path, errors="surrogateescape")
+
+
+def _read(local: str, shown: str, policy: ImagePolicy) -> bytes:
+    """The file's bytes. What is checked is what is read: the place is found once, without touching what is there."""
+    try:
+        place = os.open(local, os.O_PATH | os.O_CLOEXEC)
+    except (OSError, ValueError) as exc:
+        raise _unopened(exc, local, shown, policy) from exc
+    try:
+        if not _allowed(os.readlink(f"/proc/self/fd/{place}"), policy):  # noqa: PTH115 - the kernel's own word
+            raise _outside(shown)
+        _check_kind(os.fstat(place), shown, policy)
+        return _bytes(place, shown, policy)
+    except OSError as exc:
+        if exc.errno in _FORBIDDEN:
+            raise _forbidden(exc, shown) from exc
+        raise ImageUnreadable(f"{shown} could not be read ({exc.strerror}); it is tried again.") from exc
+    finally:
+        os.close(place)
+
+
+def _unopened(exc: Exception, local: str, shown: str, policy: ImagePolicy) -> PoseError:
+    number = getattr(exc, "errno", None)
+    if number in (errno.ENAMETOOLONG, None):
+        return ImageNotFound(f"{shown[:200]!r} is not a possible path ({exc}); check it.")
+    if not _allowed(os.path.realpath(local), policy):  # what is out there is nobody's business
+        return _outside(shown)
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        kind: Type[PoseError] = ImageNotReady if policy.wait_for_missing else ImageNotFound
+        return kind(f"{shown} does not exist on the worker's host; check the path and the mounts.")
+    if number in _FORBIDDEN:
+        return _forbidden(exc, shown)
+    return ImageUnreadable(f"{shown} could not be opened ({exc}); it is tried again.")
+
+
+def _allowed(real: str, policy: ImagePolicy) -> bool:
+    """Whether `real`, a path without links, lies below an allowed root."""
+    roots = [os.path.realpath(_local_path(root)) for root in policy.roots if not is_remote(root)]
+    return any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots)
+
+
+def _outside(shown: str) -> ImageNotAllowed:
+    return ImageNotAllowed(
+        f"{shown} is outside the folders that this worker may read; set POSE_IMAGE_ROOTS to allow it."
+    )
+
+
+def _forbidden(exc: Exception, shown: str) -> ImageNotAllowed:
+    return ImageNotAllowed(f"{shown} may not be opened ({getattr(exc, 'strerror', exc)}); check its permissions.")
+
+
+def _check_kind(status: os.stat_result, shown: str, policy: ImagePolicy) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise ImageNotAllowed(f"{shown} is {kind}; send the path of one image file.")
+    if status.st_size > policy.max_bytes:
+        raise _too_large(shown, f"{status.st_size} bytes, more than {policy.max_bytes}")
+
+
+def _bytes(place: int, shown: str, policy: ImagePolicy) -> bytes:
+    with open(f"/proc/self/fd/{place}", "rb") as file:  # noqa: PTH123 - the very file that was checked
+        data = file.read(policy.max_bytes + 1)  # it may have grown since
+    if len(data) > policy.max_bytes:
+        raise _too_large(shown, f"more than {policy.max_bytes} bytes")
+    if not data:
+        raise _undecodable(shown, "it is empty")
+    return data
+
+
+def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is checked here
+        fault = jpeg_fault(data) if data.startswith(b"\xff\xd8") else None
+        if fault:
+            raise _undecodable(shown, fault)
+        try:
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError as exc:
+            raise _undecodable(shown, f"it is not an image in {', '.join(FORMATS)}") from exc
+        with picture:
+            _check_size(picture.size, shown, policy)
+            _check_pieces(picture, shown, policy)
+            frames, more = count_frames(picture)
+            of = f"more than {frames}" if more else str(frames)
+            notes = [f"only the first of {of} frames was looked at"] if frames > 1 else []
+            orientation = _orientation(picture)
+            if orientation is None:
+                notes.append("its EXIF data cannot be read, so it was not turned")
+            turned = orientation not in (1, None)
+            pixels = _fast_jpeg(data, picture) if picture.format == "JPEG" and not turned else None
+            if pixels is None:
+                pixels = _to_bgr(picture, turned=turned)
+            return LoadedImage(pixels, shown, str(picture.format), frames, tuple(notes))
+
+
+def _check_size(size: Tuple[int, int], shown: str, policy: ImagePolicy) -> None:
+    width, height = size
+    if min(size) < 1:
+        raise _undecodable(shown, "it has no pixels")
+    if width * height > policy.max_pixels:
+        raise _too_large(shown, f"{width}x{height} pixels, more than {policy.max_pixels}")
+    if max(size) > policy.max_aspect * min(size):
+        raise _too_large(shown, f"{width}x{height} pixels, a shape more extreme than {policy.max_aspect:g} to 1")
+
+
+def _check_pieces(picture: Image.Image, shown: str, policy: ImagePolicy) -> None:
+    """How an image is cut: a TIFF's tile is unpacked as a whole, however little of it belongs to the image."""
+    width, height = tile_size(picture)
+    if width * height > policy.max_pixels:
+        raise _too_large(shown, f"tiles of {width}x{height} pixels, more than {policy.max_pixels}")
+    if len(getattr(picture, "tile", ())) > _MOST_PIECES:
+        raise _undecodable(shown, f"it is cut into more than {_MOST_PIECES} pieces")
+
+
+def _orientation(picture: Image.Image) -> Optional[int]:
+    """As EXIF has it, 1 being upright; None if that cannot be read."""
+    try:
+        return int(picture.getexif().get(0x0112, 1))
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:  # what is said of a picture may be broken, and the picture whole
+        return None
+
+
+def _fast_jpeg(data: bytes, picture: Image.Image) -> np.ndarray | None:
+    """A plain colour or grey JPEG through OpenCV, in half of Pillow's time; None where Pillow must do it."""
+    if picture.mode not in ("RGB", "L") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _to_bgr(picture: Image.Image, *, turned: bool) -> np.ndarray:
+    """The first frame, upright, as uint8 (H, W, 3); transparency is laid over white."""
+    picture.seek(0)
+    picture.load()
+    upright = ImageOps.exif_transpose(picture) if turned else picture
+    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
+        upright = _eight_bits(upright)
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        upright = Image.new("RGB", layer.size, _BACKGROUND)
+        upright.paste(layer, mask=layer.getchannel("A"))
+    return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[:, :, ::-1])
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit and wider grey values as 8-bit ones: by their high byte where they use 16 bits, else by their range."""
+    values = np.asarray(picture)
+    bands = np.array_split(values.ravel(), values.size // _BAND + 1)
+    ranges = [(band.min(), band.max()) for band in map(_finite, bands)]
+    low, high = min(least for least, _ in ranges), max(most for _, most in ranges)
+    least, most = (0.0, 65535.0) if low >= 0 and high <= 65535 else (low, high)
+    if picture.mode == "F" and high <= 1:
+        least, most = 0.0, 1.0
+    scale = 255.0 / max(most - least, 1e-12)
+    grey = [np.clip(np.round((_finite(band) - least) * scale), 0, 255).astype(np.uint8) for band in bands]
+    return Image.fromarray(np.concatenate(grey).reshape(values.shape))
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64))
+
+
+def _undecodable(shown: str, reason: str) -> ImageUndecodable:
+    return ImageUndecodable(f"{shown} cannot be decoded: {reason}; send a whole image file.")
+
+
+def _too_large(shown: str, reason: str) -> ImageTooLarge:
+    return ImageTooLarge(f"{shown} is too large: {reason}; send a smaller image or raise the worker's limit.")

@@ -1,0 +1,1 @@
+"""A job is a record, not only a message."""

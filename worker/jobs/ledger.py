@@ -1,0 +1,259 @@
+"""The job record: submitted before it is sent, counted before it is tried, ended with its result in one step.
+
+A record lies in the result backend's Redis, whatever the broker is, under ``<prefix>:job:<id>``; its id is also in one
+of the sorted sets ``<prefix>:waiting:<queue>``, ``:running``, ``:later`` and ``:dead``. Each step is one Lua script
+(worker/jobs/lua), so atomic, and one round trip; a job that goes well costs its client one and its worker two.
+
+::
+
+    record ─► waiting ─► running ─► done | failed | revoked
+                 ▲          │
+                 ├── later ◄┤ (what may pass)
+                 └─ requeue ┴► dead (attempts used up)
+
+Imports neither torch nor cv2: clients use it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import redis
+
+from worker.errors import InvalidRequest
+from worker.signing import Signer
+
+#: Seconds for which the record of a job that has not ended is kept.
+KEEP_S = 7 * 86_400
+#: Seconds without a sign of life after which an attempt counts as lost.
+LEASE_S = 10.0
+#: Seconds for which one reconciler holds its lock without renewing it.
+_LOCK_S = 4.0
+#: Seconds after which a job that was taken from its queue must have begun.
+_PATIENCE_S = 5.0
+#: Most jobs of a kind that the reconciler looks at in one go.
+_MOST = 200
+_LUA = Path(__file__).with_name("lua")
+#: What kombu puts between a queue's name and a priority in the name of a Redis list.
+_SEPARATOR = "\x06\x16"
+
+#: The states of a job that has ended, apart from ``dead``, which a person may revive.
+ENDED = ("done", "failed", "revoked")
+
+
+@dataclass(frozen=True)
+class Message:
+    """What must be sent again if a job gets lost."""
+
+    queue: str
+    args: List[Any] = field(default_factory=list)
+    kwargs: Dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    expires: Optional[str] = None
+    headers: Dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the payload; two jobs of one id must have the same."""
+        payload = json.dumps([self.args, self.kwargs], sort_keys=True, default=str)
+        return hashlib.sha256(payload.encode()).hexdigest()
+
+    @property
+    def list(self) -> str:
+        """The Redis list in which it waits."""
+        return f"{self.queue}{_SEPARATOR}{self.priority}" if self.priority else self.queue
+
+    def dumps(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def loads(cls, text: str) -> Message:
+        """From JSON."""
+        return cls(**json.loads(text))
+
+
+class Beginning(NamedTuple):
+    """Whether an attempt may be made: ``begun``, or the state that forbids it.
+
+    `attempts` counts those made, this one included; `age_s` is seconds since submission.
+    """
+
+    verdict: str
+    attempts: int
+    age_s: float
+
+
+class ResultKey(NamedTuple):
+    """What is stored together with a step: the key, its new value, its time to live in seconds."""
+
+    key: str
+    value: str
+    ttl_s: int
+
+
+class Ledger:
+    """The job records of one deployment.
+
+    Every method raises redis.RedisError if Redis does not answer.
+
+    Args:
+        client: of the result backend's Redis.
+        prefix: as POSE_KEY_PREFIX.
+        dead_keep_s: seconds for which dead letters are kept.
+        signer: where messages are signed; those in records are, too, since they are sent from there.
+    """
+
+    def __init__(
+        self, client: redis.Redis, prefix: str, dead_keep_s: int = 30 * 86_400, signer: Optional[Signer] = None
+    ) -> None:
+        self._client, self._prefix, self._dead_keep_s, self._signer = client, prefix, dead_keep_s, signer
+
+    def close(self) -> None:
+        """Close its connections; using it again opens them again."""
+        self._client.close()
+
+    def record(self, job_id: str, message: Message) -> str:
+        """Write the record of a job that is about to be sent: ``new``, ``same``, or ``other`` if the id is taken."""
+        return str(self._run("record", job_id, message.digest, self._dumped(message), message.list, KEEP_S))
+
+    def withdraw(self, job_id: str) -> None:
+        """Take back the record of a job that could not be sent."""
+        self._run("withdraw", job_id)
+
+    def begin(
+        self, job_id: str, holder: str, message: Message, attempt: Dict[str, Any], most: int, started: ResultKey
+    ) -> Beginning:
+        """Count an attempt that is about to be made; a job of no record gets one.
+
+        The verdict is ``dead`` if the attempts are used up and the caller is to write the dead letter, by
+        :meth:`finish`; ``buried`` once there is one; ``other`` if the id is that of a job with another payload: its
+        message, from a client that keeps no records, is none of that job's.
+
+        Args:
+            holder: tells this attempt from any other that is made of the job at the same time.
+            attempt: where it is made, for the history.
+            most: attempts that a job may have; beyond, it is dead.
+            started: what says so in the result backend.
+        """
+        told = (message.digest, self._dumped(message), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
+        verdict, attempts, age_s = self._run("begin", job_id, *told, *started)
+        return Beginning(_text(verdict), int(attempts), float(age_s))
+
+    def renew(self, job_id: str, holder: str) -> None:
+        """Say that an attempt is still in work."""
+        self._run("renew", job_id, holder, LEASE_S)
+
+    def later(
+        self, job_id: str, holder: str, what: str, pause_s: float, most: int, retry: ResultKey, *, counts: bool = True
+    ) -> str:
+        """After `what` went wrong, have the job sent again in `pause_s` seconds: ``later``; ``dead`` if its dead letter
+        is to be written, by :meth:`finish`; or its other state."""
+        told = (holder, what, int(counts), pause_s, most, KEEP_S)
+        return str(self._run("later", job_id, *told, *retry))
+
+    def release(self, job_id: str, holder: str, what: str, *, counts: bool) -> str:
+        """Say that an attempt was broken off, and its message is given back; returns the job's state then.
+
+        Args:
+            counts: whether it was an attempt; not if the worker is at fault.
+        """
+        return str(self._run("release", job_id, holder, what, int(counts), KEEP_S))
+
+    def finish(self, job_id: str, state: str, result: ResultKey) -> bool:
+        """Write an outcome, ``dead`` being one, and its result; False if the job has had one before, which stands."""
+        return bool(self._run("finish", job_id, state, *result, self._dead_keep_s))
+
+    def suspects(self, token: str, lists: Sequence[str]) -> Optional[Tuple[List[str], List[str], Dict[str, List[str]]]]:
+        """For the reconciler: the jobs of expired leases, of pauses that are over, and, of each list, the ones that
+        left it and were not begun. None if another reconciler is at work."""
+        found = self._run("suspects", token, int(_LOCK_S * 1000), _PATIENCE_S, _MOST, self._dead_keep_s, *lists)
+        if found is None:
+            return None
+        expired: List[List[str]] = [[_text(job_id) for job_id in ids] for ids in found]
+        return expired[0], expired[1], dict(zip(lists, expired[2:]))
+
+    def claim(self, job_id: str, token: str, seen: str) -> Optional[Message]:
+        """For the reconciler: the message of a job that it is to send again; None if there is no need any more.
+
+        Raises:
+            InvalidRequest: messages are signed here, and this one is not.
+        """
+        text = self._run("claim", job_id, token, seen, KEEP_S)
+        return None if text is None else self.loads(text)
+
+    def state(self, job_id: str) -> Optional[str]:
+        """The job's state; None: there is no record of it."""
+        state = self._client.hget(self._key("job", job_id), "state")
+        return None if state is None else _text(state)
+
+    def show(self, job_id: str) -> Dict[str, str]:
+        """Everything that is known of a job, its attempts as ``attempt:<n>`` and ``attempt:<n>:end``."""
+        record = self._client.hgetall(self._key("job", job_id))
+        return {_text(name): _text(value) for name, value in record.items()}
+
+    def dead(self) -> Iterator[Tuple[str, float]]:
+        """The dead letters, the oldest first: id and time of death (Unix time in seconds)."""
+        letters: List[Any] = self._client.zrange(self._key("dead"), 0, -1, withscores=True)
+        for job_id, died in letters:
+            yield _text(job_id), float(died)
+
+    def count(self) -> Dict[str, int]:
+        """How many jobs are ``running``, wait to be tried again (``later``), and are ``dead``."""
+        sets = ("running", "later", "dead")
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in sets:
+                pipe.zcard(self._key(name))
+            return dict(zip(sets, pipe.execute()))
+
+    def requeue(self, job_id: str) -> Optional[Message]:
+        """Revive a dead letter; returns the message to send, None if it is not dead."""
+        text = self._run("requeue", job_id, KEEP_S)
+        return None if text is None else self.loads(text)
+
+    def purge(self, job_id: str) -> bool:
+        """Remove a dead letter; False if it is none."""
+        return bool(self._run("purge", job_id))
+
+    def loads(self, text: str) -> Message:
+        """The message in a record.
+
+        Raises:
+            InvalidRequest: messages are signed, and this one is not; or it is none.
+        """
+        plain = text if self._signer is None else self._signer.unseal_record(text)
+        try:
+            return Message.loads(plain)
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise InvalidRequest("The job's record is damaged; submit it again.") from exc
+
+    def _dumped(self, message: Message) -> str:
+        return message.dumps() if self._signer is None else self._signer.seal(message.dumps())
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+    def _run(self, step: str, job_id: str, *told: Any) -> Any:
+        answer = _script(step)(args=[self._prefix, job_id, *told], client=self._client)
+        return _text(answer) if isinstance(answer, bytes) else answer
+
+
+def token() -> str:
+    """What tells one reconciler from another."""
+    return secrets.token_hex(8)
+
+
+@cache
+def _script(step: str) -> Any:
+    source = (_LUA / "common.lua").read_text(encoding="utf-8") + (_LUA / f"{step}.lua").read_text(encoding="utf-8")
+    return redis.Redis().register_script(source)  # connects nowhere; each call names its client
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

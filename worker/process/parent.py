@@ -1,0 +1,124 @@
+"""What a worker's parent holds: its device, its net process, and a thread that watches over both and over the slots."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from typing import Callable, List, Optional
+
+from worker.device.board import Board, now
+from worker.device.host import NetHost
+from worker.device.pin import own_slots, take
+from worker.errors import DeviceLost
+from worker.observe.heartbeat import Heart
+from worker.observe.metrics import Exporter
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the net process and the slots.
+_LOOK_S = 0.5
+#: A slot that gives no sign of life for so long is frozen; it is killed, and the pool replaces it.
+FROZEN_S = 30.0
+
+
+class Station:
+    """One worker's parent process.
+
+    Args:
+        name: the worker's, ``gpu3@host``.
+
+    Raises:
+        SettingsError: there is no such device, or another worker owns it.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.settings, self.name = settings, name
+        self.device, self._claim = take(settings, name)
+        self.slots = own_slots(settings, self.device)
+        self.board = Board.create()
+        self.host: Optional[NetHost] = None
+        if not settings.inline:
+            self.host = NetHost(settings, self.device, name, self.board)
+        self._heart = Heart(settings, name, self.device, self.board, self.slots)
+        self._exporter: Optional[Exporter] = None
+        self._stopped = threading.Event()
+        self._keeper: Optional[threading.Thread] = None
+        #: Why the worker must end, if it must.
+        self.trouble = ""
+
+    @property
+    def net_address(self) -> Optional[bytes]:
+        """Where slots reach the net process; None: they hold the net themselves."""
+        return self.host.address if self.host else None
+
+    def start_net(self, abandoned: Callable[[], bool]) -> None:
+        """Start the net process and wait until it is ready; Prometheus is answered from before.
+
+        Raises:
+            ModelError, DeviceLost: why it is not.
+            SettingsError: the port for Prometheus is taken.
+        """
+        if self.settings.metrics_port:
+            self._exporter = Exporter(self.settings, self.name, self.device, self.board, self.slots)
+        if self.host is not None:
+            logger.info("● the net is ready: %s", self.host.start(abandoned))
+
+    def keep(self, on_trouble: Callable[[], None]) -> None:
+        """Watch from now on, in a thread; `on_trouble` is called once, when the worker must end."""
+        self._heart.ready = True
+        self._heart.beat()
+        if self._exporter is not None:
+            self._exporter.ready()
+        self._keeper = threading.Thread(target=self._keep, args=(on_trouble,), name="keeper", daemon=True)
+        self._keeper.start()
+
+    def in_slot(self) -> None:
+        """In a child: let go of what is the parent's alone."""
+        if self._exporter is not None:
+            self._exporter.forget()
+
+    def leave(self) -> None:
+        """From now on slots may be ended."""
+        self.board.leave()
+
+    def close(self, grace_s: float) -> None:
+        """Stop watching, end the net process, give the device back."""
+        self._stopped.set()
+        if self._keeper is not None:
+            self._keeper.join(5.0)
+        if self.host is not None:
+            self.host.stop(grace_s)
+        self._heart.stop()
+        if self._claim is not None:
+            self._claim.close()
+
+    def _keep(self, on_trouble: Callable[[], None]) -> None:
+        while not self._stopped.wait(_LOOK_S):
+            try:
+                if self.host is not None:
+                    self.host.watch()
+                self._kill_frozen()
+            except DeviceLost as exc:
+                self.trouble = str(exc)
+            if self.board.broken:
+                self.trouble = "A slot cannot start any more; see the log above."
+            self._heart.beat(self.host.restarts if self.host else 0)
+            if self.trouble:
+                on_trouble()
+                return
+
+    def _kill_frozen(self) -> None:
+        for index in range(self.slots):
+            row = self.board.slot(index)
+            if row.pid and now() - row.beat > FROZEN_S:
+                logger.error("✗ Slot %d (process %d) is frozen; it is killed.", index, row.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(row.pid, signal.SIGKILL)
+                row.pid = 0
+
+
+__all__: List[str] = ["FROZEN_S", "Station"]

@@ -1,0 +1,76 @@
+"""Whether what the settings name is there: the net, the folders, the device. Connects nowhere and starts nothing."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Callable, Iterator, List, Mapping
+from urllib.parse import unquote
+
+from worker.device.pin import own_device
+from worker.engine import read_manifest
+from worker.errors import PoseError
+from worker.images.remote import check_root
+from worker.observe.tracing import check as check_tracing
+from worker.settings import Settings, faults, masked, read_settings
+from worker.signing import check as check_signing
+from worker.storage import s3
+
+
+def wrong(environment: Mapping[str, str]) -> List[str]:
+    """A sentence for each thing that would keep a worker with this `environment` from starting, or from working."""
+    told = faults(environment)
+    return told or list(_missing(read_settings(environment)))
+
+
+def _missing(settings: Settings) -> Iterator[str]:
+    """What well-formed settings name in vain."""
+    if not settings.broker_url:
+        yield "POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0."
+    for root in settings.image_roots:
+        yield from _told(partial(check_root, root))
+        place = unquote(root[len("file://") :]) if root.startswith("file://") else root
+        # A path of undecodable bytes is one, too.
+        if "://" not in place and not os.path.isdir(place):  # noqa: PTH112
+            roots = masked(os.pathsep.join(settings.image_roots))
+            yield f"POSE_IMAGE_ROOTS is {roots!r}: there is no folder {masked(place)!r}."
+    if not settings.models_dir.is_dir():
+        yield f"POSE_MODELS_DIR is {str(settings.models_dir)!r}: there is no such folder."
+        return
+    for name in settings.served:
+        variable = "POSE_MODEL" if name == settings.model else "POSE_MODELS"
+        for sentence in _told(partial(read_manifest, settings.models_dir / name)):
+            yield f"{variable} is {name!r}: {sentence}"
+    # Else it is the worker's name that says which.
+    yield from _told(lambda: settings.device == "auto" or own_device(settings))
+    yield from _told(lambda: check_tracing(settings))
+    yield from _told(lambda: check_signing(settings.signing))
+    if settings.overlay_store.startswith("s3://"):
+        yield from _told(s3.check)
+    for variable, folder in _written(settings):
+        if not _writable(folder):
+            yield f"{variable} is {str(folder)!r}, which this user cannot write to; choose another folder."
+
+
+def _told(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except PoseError as exc:
+        yield str(exc)
+
+
+def _written(settings: Settings) -> Iterator[tuple[str, Path]]:
+    if str(settings.heartbeat_dir) != "none":
+        yield "POSE_HEARTBEAT_DIR", settings.heartbeat_dir
+    if settings.overlay_store.startswith("file://"):
+        yield "POSE_OVERLAY_STORE", Path(unquote(settings.overlay_store[len("file://") :]))
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be written there, or the folder be made."""
+    try:
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+    except OSError:  # no name that a file system takes
+        return False
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

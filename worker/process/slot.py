@@ -1,0 +1,263 @@
+"""What one slot holds: a way to the net, the way in and the way out. Made once in the child, before the first job."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import cv2
+import numpy as np
+
+from worker import people as wire
+from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result, without_query
+from worker.device.channel import RemoteNet
+from worker.device.nets import Nets
+from worker.device.pin import Device
+from worker.engine import Maps, read_manifest
+from worker.errors import InvalidRequest
+from worker.images.local import ImagePolicy, LoadedImage, load_image
+from worker.images.remote import check_root
+from worker.observe.tracing import Lap
+from worker.pose import Estimate, Estimator, compiled, draw_overlay
+from worker.pose.formats import maps_archive
+from worker.settings import Settings
+from worker.storage.store import open_store
+
+logger = logging.getLogger(__name__)
+
+
+class Delivery(NamedTuple):
+    """Which message a job came in."""
+
+    job_id: str
+    worker: str
+    attempt: int
+
+
+class _Served(NamedTuple):
+    """One net that the slot reaches; `remote` is None where the slot holds it itself."""
+
+    model: Model
+    estimator: Estimator
+    remote: Optional[RemoteNet]
+
+
+class Slot:
+    """One process's estimator, image gate and overlay store.
+
+    Args:
+        settings: what this deployment was told.
+        device: the worker's.
+        net_address: where the net process listens; None: the slot holds the net itself.
+
+    Raises:
+        ModelError: the net's files are missing, corrupt or unsupported.
+    """
+
+    def __init__(self, settings: Settings, device: Device, net_address: Optional[bytes] = None) -> None:
+        self._settings = settings
+        #: The device's name, for results and histories.
+        self.device = device.title
+        self._device = device
+        cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
+        self._address = net_address
+        self._nets = Nets(settings, device) if net_address is None else None
+        self._served: Dict[str, _Served] = {}
+        self._policy = ImagePolicy(
+            roots=settings.image_roots,
+            max_bytes=settings.max_bytes,
+            max_pixels=settings.max_pixels,
+            max_aspect=settings.max_aspect,
+            url_timeout_s=settings.url_timeout_s,
+            private_hosts=settings.private_hosts,
+        )
+        for root in settings.image_roots:
+            check_root(root)
+        self._store = open_store(settings.overlays_url, prefix=settings.key_prefix)
+
+    def warm(self) -> None:
+        """Compile the decoder, and run the sizes that are expected once, so that the first job is as fast as any."""
+        with open(compiled.__file__, "rb") as turn:  # noqa: PTH123 - a file that every slot of the host can lock
+            fcntl.flock(turn, fcntl.LOCK_EX)  # the first one compiles, the others find it done
+            self._serve(self._settings.model).estimator.warm()
+        if self._nets is not None:
+            self._nets.get(self._settings.model)
+
+    @contextmanager
+    def job(self, job: Job) -> Iterator[None]:
+        """While `job` is in work: others' frames wait for this one's."""
+        remote = self._serve(self._net_of(job)).remote
+        if remote is None:
+            yield
+            return
+        remote.begin()
+        try:
+            yield
+        finally:
+            remote.end()
+
+    def load_image(self, path: str, age_s: float) -> LoadedImage:
+        """Read the image at `path`; raises ImageError, ImageNotReady or ImageUnreadable.
+
+        Args:
+            age_s: seconds since the job was submitted.
+        """
+        return load_image(path, replace(self._policy, wait_for_missing=age_s < self._settings.file_grace_s))
+
+    def estimate(self, picture: LoadedImage, job: Job) -> Estimate:
+        """Find the people in `picture`."""
+        return self._serve(self._net_of(job)).estimator.estimate(
+            [picture.pixels], wire.to_estimate_options(job.options)
+        )[0]
+
+    def render(self, picture: LoadedImage, estimate: Estimate, style: Optional[OverlayOptions]) -> Optional[bytes]:
+        """The encoded overlay, or None if the job wants none."""
+        if style is None:
+            return None
+        drawn = draw_overlay(picture.pixels, estimate.people, **wire.to_style(style))
+        kind, flags = (".png", []) if drawn.shape[2] == 4 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, style.quality])
+        return bytes(cv2.imencode(kind, drawn, flags)[1])
+
+    def store(self, job_id: str, overlay: Optional[bytes]) -> Optional[Overlay]:
+        """Keep the overlay until the result expires; the same job always gets the same key."""
+        if overlay is None:
+            return None
+        png = overlay.startswith(b"\x89PNG")
+        return self._put(f"overlay/{job_id}.{'png' if png else 'jpg'}", overlay, "image/png" if png else "image/jpeg")
+
+    def store_maps(self, job_id: str, estimate: Estimate) -> Optional[Overlay]:
+        """Keep the maps beside the overlay, if the job wants them."""
+        maps = estimate.maps
+        if maps is None:
+            return None
+        data = maps_archive(maps.heatmaps, maps.pafs, maps.geometry)
+        return self._put(f"maps/{job_id}.npz", data, "application/zip")
+
+    def _put(self, key: str, data: bytes, media_type: str) -> Overlay:
+        stored = self._store.put(key, data, media_type=media_type, ttl_s=self._settings.result_expires_s)
+        return Overlay.model_validate(stored, from_attributes=True)
+
+    def result(
+        self,
+        delivery: Delivery,
+        job: Job,
+        picture: LoadedImage,
+        estimate: Estimate,
+        stored: Tuple[Optional[Overlay], Optional[Overlay]],
+        timings_ms: Dict[str, float],
+    ) -> Result:
+        """Everything the sender gets; `stored` is the overlay and the maps."""
+        return Result(
+            job_id=delivery.job_id,
+            image=Image(
+                path=picture.path.encode("utf-8", "backslashreplace").decode(),
+                width=picture.width,
+                height=picture.height,
+                format=picture.format,
+                frames=picture.frames,
+            ),
+            model=self._serve(self._net_of(job)).model,
+            people=wire.from_people(estimate.people),
+            overlay=stored[0],
+            maps=stored[1],
+            warnings=[*picture.warnings, *estimate.warnings],
+            timings_ms=timings_ms,
+            worker=delivery.worker,
+            device=self.device,
+            attempt=delivery.attempt,
+        )
+
+    def _net_of(self, job: Job) -> str:
+        wanted = job.options.model or self._settings.model
+        if wanted not in self._settings.served:
+            raise InvalidRequest(
+                f"The job for {without_query(job.image)!r} asks for the net {wanted!r}, but this worker serves "
+                f"{', '.join(map(repr, self._settings.served))}; name one of them, or another queue."
+            )
+        return wanted
+
+    def _serve(self, name: str) -> _Served:
+        if name not in self._served:
+            manifest = read_manifest(self._settings.models_dir / name)
+            remote, nets = None, self._nets
+            if self._address is not None:
+                # Beyond the time after which the net process counts as hanging: then it is that which is told.
+                timeout_s = self._settings.net_timeout_s + 5
+                number = self._settings.served.index(name)
+                remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s)
+
+            def run(frames: np.ndarray) -> Maps:
+                assert nets is not None
+                return nets.get(name)(frames)
+
+            self._served[name] = _Served(
+                Model(name=manifest.name, sha256=manifest.sha256),
+                Estimator(
+                    remote or run,
+                    stride=manifest.input.stride,
+                    pad_value=manifest.input.pad_value,
+                    offset=manifest.heatmaps.offset,
+                    room=remote.empty if remote else None,
+                ),
+                remote,
+            )
+        return self._served[name]
+
+
+class Stopwatch:
+    """Milliseconds by stage, in the order in which the stages ran."""
+
+    def __init__(self) -> None:
+        global _stopwatch
+        _stopwatch = self
+        self.timings_ms: Dict[str, float] = {}
+        self.laps: List[Lap] = []
+        self._start = self._last = time.perf_counter()
+
+    def lap(self, stage: str, *, parts: Optional[Dict[str, float]] = None) -> None:
+        """End `stage`; `parts` stands for it where the stage has timed itself in more detail."""
+        now = time.perf_counter()
+        spent = parts or {stage: (now - self._last) * 1000}
+        self.timings_ms.update({name: round(ms, 3) for name, ms in spent.items()})
+        begun = self._last
+        for name, ms in spent.items():
+            self.laps.append(Lap(name, begun, begun + ms / 1000))
+            begun += ms / 1000
+        self._last = now
+
+    def stop(self) -> Dict[str, float]:
+        """All stages and their total."""
+        self.timings_ms["total"] = round((time.perf_counter() - self._start) * 1000, 3)
+        return self.timings_ms
+
+
+_slots: List[Slot] = []
+#: Of the job in work, or of the last one.
+_stopwatch: Optional[Stopwatch] = None
+
+
+def start(settings: Settings, device: Device, net_address: Optional[bytes]) -> Slot:
+    """Make and warm this process's slot."""
+    slot = Slot(settings, device, net_address)
+    slot.warm()
+    _slots[:] = [slot]
+    return slot
+
+
+def current() -> Slot:
+    """This process's slot."""
+    return _slots[0]
+
+
+def take_laps() -> List[Lap]:
+    """The stages that the job which has just ended came through, once."""
+    global _stopwatch
+    laps, _stopwatch = (_stopwatch.laps if _stopwatch is not None else []), None
+    return laps
+
+
+__all__: List[Any] = ["Delivery", "Slot", "Stopwatch", "current", "start", "take_laps"]
