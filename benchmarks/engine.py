@@ -171,12 +171,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="passes of the default net; the CMU net makes a quarter")
     parser.add_argument("--nets", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--runtimes", nargs="+", choices=list(RUNTIMES), help="only these, beside ours")
-    parser.add_argument("--compiled", action="store_true", help="also ours with POSE_COMPILE=inductor")
     told = parser.parse_args()
     names = ["ours", *(name for name in told.runtimes or RUNTIMES if name != "ours")]
     missing = [name for name in names if (name == "Caffe2" and not CAFFE2.exists())]
-    if not told.compiled:
-        missing.append("ours, inductor")
     for name in missing:
         print(f"{name}: not measured")
     names = [name for name in names if name not in missing]

@@ -68,7 +68,6 @@ def _openvino(directory: Path, threads: int, size: Tuple[int, int], precision: s
 RUNTIMES: Dict[str, Callable[[Path, int, Tuple[int, int]], Run]] = {
     "ours": _ours,
     "ours, bf16": functools.partial(_ours, precision="bf16"),
-    "ours, inductor": functools.partial(_ours, compile="inductor"),
     "OpenVINO": _openvino,
     "OpenVINO bf16": functools.partial(_openvino, precision="bf16"),
     "ONNX Runtime": _onnxruntime,

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Tuple
+from typing import Any, Dict, List, Literal, Optional, Tuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -25,6 +25,10 @@ _NAME = r"^[A-Za-z0-9_.-]+$"
 MAX_SLOTS = 128
 #: Settings that are secret as a whole; of URLs, only the passwords in them are.
 _SECRETS = ("webhook_secret",)
+#: What an older version had: a variable and its value (None: any) → why it was removed, and what to use instead.
+_REMOVED: Dict[Tuple[str, Optional[str]], str] = {
+    ("compile", "inductor"): "no gain was measured; set it to graph (CUDA graphs) or off",
+}
 #: Characters of a value that a message shows.
 _MOST_SHOWN = 200
 _MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -80,10 +84,10 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="The net's arithmetic; auto: fp32 on a CPU, fp16 on a GPU"
     )
-    compile: Literal["off", "graph", "inductor"] = Field(
+    compile: Literal["off", "graph"] = Field(
         "off",
-        description="How the net is made faster for input sizes that come again: `graph`: CUDA graphs; `inductor`: "
-        "torch.compile, which takes minutes at first (PyTorch engine only)",
+        description="How the net is made faster for input sizes that come again: `graph`: CUDA graphs (PyTorch engine "
+        "on a GPU)",
     )
     device: str = Field(
         "auto",
@@ -295,13 +299,18 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
 
 def faults(environment: Mapping[str, str]) -> List[str]:
-    """A sentence for each POSE_* variable that is unknown or has a value that is not allowed."""
+    """A sentence for each POSE_* variable that is unknown, was removed, or has a value that is not allowed."""
     try:
         values = _values(environment)
     except SettingsError as exc:
         return [str(exc)]
+    sentences = []
+    for (name, value), reason in _REMOVED.items():
+        if name in values and value in (None, values[name]):
+            sentences.append(f"{PREFIX}{name.upper()}{f'={value}' if value else ''} was removed: {reason}.")
+            del values[name]
     known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.model_fields))
-    told = [
+    sentences += [
         f"{PREFIX}{name.upper()} is not a setting of the pose worker; there are {known}."
         for name in values
         if name not in Settings.model_fields
@@ -313,8 +322,8 @@ def faults(environment: Mapping[str, str]) -> List[str]:
             name = str(error["loc"][0])
             value = repr("***" if name in _SECRETS else masked(values.get(name, "")))
             shown = value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}…'"
-            told.append(f"{PREFIX}{name.upper()} is {shown}: {_reason(error)}.")
-    return told
+            sentences.append(f"{PREFIX}{name.upper()} is {shown}: {_reason(error)}.")
+    return sentences
 
 
 def _values(environment: Mapping[str, str]) -> Dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.errors import SettingsError
-from worker.settings import Settings, masked, read_settings, table
+from worker.settings import Settings, faults, masked, read_settings, table
 
 
 def test_defaults_need_no_environment() -> None:
@@ -51,6 +51,13 @@ def test_a_wrong_value_names_its_variable_and_value(variable: str, value: str) -
     assert sentence.startswith(variable)
     assert "\n" not in sentence
     assert variable == "POSE_MAX_PIXEL" or value in sentence
+
+
+def test_what_was_removed_says_why_and_what_to_use_instead() -> None:
+    with pytest.raises(SettingsError, match=r"^POSE_COMPILE=inductor was removed: no gain .*; set it to graph .*\.$"):
+        read_settings({"POSE_COMPILE": "inductor"})
+    assert len(faults({"POSE_COMPILE": "inductor"})) == 1
+    assert read_settings({"POSE_COMPILE": "graph"}).compile == "graph"
 
 
 def test_passwords_are_masked_in_repr() -> None:

@@ -31,7 +31,7 @@ def load(
         threads: CPU threads; None: one for each core.
         blobs_to_keep: blobs beside heatmaps and PAFs that ``run_blobs`` gives (torch and caffe2); every other blob is
             released, or its memory used again, after its last use.
-        compile: how torch may make the net faster for sizes that come again: ``off``, ``graph`` or ``inductor``.
+        compile: how torch may make the net faster for sizes that come again: ``off`` or ``graph``.
         emulate: whether torch, on a CPU without instructions for `precision`, computes slowly what they would give;
             else such a CPU runs in fp32.
 

@@ -1,21 +1,20 @@
-"""A module made faster for the input shapes that come again: by CUDA graphs, or by PyTorch's compiler.
+"""A module made faster for the input shapes that come again, by CUDA graphs.
 
 Each class here has a method ``get(shape, often)``, as :class:`worker.engine.torch_packed.PackedModules` has: it gives
-what runs an input of `shape` (N, C, H, W), and is told in `often` whether that shape is known to come often.
+what runs an input of `shape` (N, C, H, W); `often` says whether that shape is known to come often.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from typing import Any, Callable, Tuple
+from typing import Callable, Tuple
 
 import torch
 
 from worker.engine.shapes import Shape
-from worker.errors import ModelError
 
 #: What POSE_COMPILE can be.
-MODES = ("off", "graph", "inductor")
+MODES = ("off", "graph")
 #: Most input shapes that have a CUDA graph at a time.
 _MAX_GRAPHS = 64
 #: Passes of one shape after which a graph is recorded for it.
@@ -35,32 +34,6 @@ class Plain:
     def get(self, shape: Shape, *, often: bool = False) -> Run:
         """The module."""
         return self._module
-
-
-class Inductor:
-    """``torch.compile`` for the shapes that are known to come often; all others run as without.
-
-    Compiling takes about a minute for each shape, unless the cache on disk has it (TORCHINDUCTOR_CACHE_DIR), and on a
-    CPU needs a C++ compiler.
-
-    Args:
-        others: gives what runs all other shapes.
-
-    Raises:
-        ModelError: this PyTorch has no compiler.
-    """
-
-    def __init__(self, module: Run, others: Any) -> None:
-        if not hasattr(torch, "compile"):
-            raise ModelError(f"PyTorch {torch.__version__} has no compiler; set POSE_COMPILE to off.")
-        self._module, self._others = module, others
-        self._compiled: OrderedDict[Shape, Run] = OrderedDict()
-
-    def get(self, shape: Shape, *, often: bool = False) -> Run:
-        """What runs `shape`."""
-        if often and shape not in self._compiled:
-            self._compiled[shape] = torch.compile(self._module, dynamic=False, options={"freezing": True})
-        return self._compiled[shape] if shape in self._compiled else self._others.get(shape)
 
 
 class CudaGraphs:

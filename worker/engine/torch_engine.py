@@ -17,7 +17,7 @@ from worker.engine.net import Maps, check_outputs, check_sides, empty_maps, prob
 from worker.engine.netdef import NetPair, read_pair
 from worker.engine.passes import optimise
 from worker.engine.shapes import check_shapes
-from worker.engine.torch_compiled import MODES, CudaGraphs, Inductor, Plain
+from worker.engine.torch_compiled import MODES, CudaGraphs, Plain
 from worker.engine.torch_graph import build_graph
 from worker.engine.torch_packed import PackedModules, can_pack
 from worker.engine.torch_rounded import rounded_module
@@ -43,7 +43,7 @@ class TorchNet:
         threads: CPU threads of this process; None: one for each core.
         blobs_to_keep: blobs beside heatmaps and PAFs that :meth:`run_blobs` gives; all others are released after
             their last use.
-        compile: ``off``, ``graph`` or ``inductor``; see :mod:`worker.engine.torch_compiled`; CUDA graphs mean
+        compile: ``off`` or ``graph``; see :mod:`worker.engine.torch_compiled`; CUDA graphs mean
             nothing on a CPU.
         emulate: whether a CPU that has no instructions for `precision` computes what one that has them would, which
             takes longer than fp32; else it runs in fp32.
@@ -176,8 +176,7 @@ def _modules(module: Any, net: NetPair, dtype: torch.dtype, device: str, mode: s
         raise ModelError(f"There is no way {mode!r} to compile a net; set POSE_COMPILE to {', '.join(MODES)}.")
     if mode == "graph" and device.startswith("cuda"):
         return CudaGraphs(module)
-    plain = PackedModules(module, net) if device == "cpu" and can_pack(dtype) else Plain(module)
-    return Inductor(module, plain) if mode == "inductor" else plain
+    return PackedModules(module, net) if device == "cpu" and can_pack(dtype) else Plain(module)
 
 
 @functools.lru_cache(maxsize=1)

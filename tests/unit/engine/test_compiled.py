@@ -11,32 +11,14 @@ import torch
 
 from tests.support.nets import write_pose_net
 from worker.engine import load, torch_compiled
-from worker.engine.torch_compiled import CudaGraphs, Inductor, Plain
+from worker.engine.torch_compiled import CudaGraphs
 from worker.errors import ModelError
 
 FRAMES = np.random.default_rng(3).integers(0, 256, (2, 24, 40, 3), np.uint8)
 
 
-@pytest.mark.skipif(not hasattr(torch, "compile"), reason="this torch has no compiler")
-def test_only_shapes_that_come_often_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: List[Any] = []
-    monkeypatch.setattr(torch, "compile", lambda module, **options: asked.append(options) or ("compiled", module))
-    modules = Inductor("module", Plain("others"))  # type: ignore[arg-type]
-    assert modules.get((1, 3, 8, 8)) == "others"
-    assert modules.get((1, 3, 8, 8), often=True) == ("compiled", "module")
-    assert modules.get((1, 3, 8, 8)) == ("compiled", "module")
-    assert modules.get((2, 3, 8, 8)) == "others"
-    assert len(asked) == 1
-
-
-def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delattr(torch, "compile", raising=False)
-    with pytest.raises(ModelError, match="has no compiler; set POSE_COMPILE to off"):
-        load(write_pose_net(tmp_path / "net"), compile="inductor")
-
-
 def test_an_unknown_way(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no way 'faster' to compile a net; set POSE_COMPILE to off, graph, inductor"):
+    with pytest.raises(ModelError, match="no way 'faster' to compile a net; set POSE_COMPILE to off, graph"):
         load(write_pose_net(tmp_path / "net"), compile="faster")
 
 
