@@ -6,7 +6,6 @@ Each line that differs from Celery's default says why. Measured with Celery 5.7.
 from worker.keys import celery_keys
 from worker.servers import celery_server, queue
 from worker.settings import settings
-from worker.signing import serializer_name
 
 _s = settings()
 _url = _s.broker_url or "redis://127.0.0.1:6379/0"
@@ -27,8 +26,8 @@ result_backend_always_retry = True
 result_backend_max_sleep_between_retries_ms = 1000
 #: Other languages' clients read plain JSON.
 result_compression = None
-result_serializer = task_serializer = serializer_name(_s.signing)
-accept_content = result_accept_content = [task_serializer]
+result_serializer = task_serializer = "json"
+accept_content = result_accept_content = ["json"]
 
 include = ["worker.task"]
 task_default_queue = _s.consumed[0]

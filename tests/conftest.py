@@ -66,16 +66,6 @@ def object_store() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def signing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of signing keys: ``worker`` and ``client``; this process may sign with the latter."""
-    from worker.cli.keygen import make_keys
-
-    folder = tmp_path_factory.mktemp("signing")
-    make_keys(folder, ("worker", "client"))
-    return folder
-
-
-@pytest.fixture(scope="session")
 def heartbeats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tests' workers leave their heartbeats."""
     return tmp_path_factory.mktemp("heartbeats")

@@ -19,7 +19,7 @@ class Commands(click.Group):
     """The commands of this file, and others whose modules are imported only when they are asked for: every few seconds
     a health check starts, which needs none of them."""
 
-    elsewhere = ("dead", "evaluate", "keygen", "refused", "submit")
+    elsewhere = ("dead", "evaluate", "refused", "submit")
 
     def list_commands(self, ctx: click.Context) -> List[str]:
         """All names."""

@@ -28,6 +28,8 @@ _SECRETS = ("webhook_secret",)
 #: What an older version had: a variable and its value (None: any) → why it was removed, and what to use instead.
 _REMOVED: Dict[Tuple[str, Optional[str]], str] = {
     ("compile", "inductor"): "no gain was measured; set it to graph (CUDA graphs) or off",
+    ("signing", None): "signed messages knew no roles and kept clients in other languages out; unset it, and protect "
+    "the broker with TLS (rediss://) and Redis' ACL",
 }
 #: Characters of a value that a message shows.
 _MOST_SHOWN = 200
@@ -153,11 +155,6 @@ class Settings(BaseModel):
         repr=False,
         pattern=r"^(.{16,})?$",
         description="Signs the calls of webhooks (HMAC-SHA256), 16 characters or more. Empty: none is called",
-    )
-    signing: str = Field(
-        "",
-        description="Folder of this process's signing key, made by `python -m worker keygen`: only signed messages are "
-        "taken, and results are signed. Empty: nothing is signed",
     )
     file_grace_s: float = Field(
         0.0,

@@ -194,14 +194,3 @@ def test_hostile_messages_end_typed_or_with_the_dead(
         wait_until(lambda: dead.queue_declare(passive=True)[1] >= len(ids) // 2)
     assert client.submit(samples / "bus.jpg", overlay=False).result(30).attempt == 1
     assert worker.poll() is None
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("servers", [_rabbitmq, _sentinel], ids=["rabbitmq", "sentinel"], indirect=True)
-def test_signed_jobs_are_done(servers: Servers, start_worker: Start, samples: Path, signing: Path) -> None:
-    variables = {**servers, "POSE_QUEUE": "signed", "POSE_KEY_PREFIX": "signed", "POSE_SIGNING": signing / "worker"}
-    child = start_worker("cpu6", **variables, POSE_ENGINE="null", POSE_IMAGE_ROOTS=samples)
-    names = {"queue": "signed", "key_prefix": "signed", "signing": str(signing / "client")}
-    with PoseClient(servers["POSE_BROKER_URL"], result_backend=servers.get("POSE_RESULT_BACKEND"), **names) as client:
-        assert client.submit(samples / "bus.jpg", overlay=False).result(60).attempt == 1
-    assert stop_child(child, grace_s=20) == 0

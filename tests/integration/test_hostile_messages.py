@@ -188,12 +188,13 @@ def test_the_refused_are_listed_and_removed(
 ) -> None:
     from click.testing import CliRunner
 
-    from worker.broker import refused
+    from worker.broker.refused import Refused
+    from worker.cli import refused
 
     redis_client.lpush(QUEUE, b"one more")
     wait_until(lambda: any("one more" in entry["message"] for entry in _refused(redis_client)))
     with pytest.MonkeyPatch.context() as patch:
-        kept = refused.Refused(redis_client, QUEUE, 60)
+        kept = Refused(redis_client, QUEUE, 60)
         patch.setattr(refused, "_configured", lambda: kept)
         rows = CliRunner().invoke(refused.refused, ["list", "--json"]).output.splitlines()
         entry = next(row for row in map(json.loads, rows) if "one more" in row["message"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ def test_what_was_removed_says_why_and_what_to_use_instead() -> None:
         read_settings({"POSE_COMPILE": "inductor"})
     assert len(faults({"POSE_COMPILE": "inductor"})) == 1
     assert read_settings({"POSE_COMPILE": "graph"}).compile == "graph"
+    [sentence] = faults({"POSE_BROKER_URL": "redis://a", "POSE_SIGNING": "keys/worker"})
+    assert re.match(r"POSE_SIGNING was removed: signed .*; unset it, and .*TLS.* Redis' ACL\.$", sentence)
 
 
 def test_passwords_are_masked_in_repr() -> None:

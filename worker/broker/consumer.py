@@ -7,7 +7,6 @@ from typing import Any, Callable
 import redis
 from celery.utils.log import get_logger
 from celery.worker.consumer import consumer
-from kombu.serialization import registry
 
 from worker.broker import gate as intake
 from worker.broker.refused import refuse
@@ -24,11 +23,10 @@ class Consumer(consumer.Consumer):
     def create_task_handler(self, **kwargs: Any) -> Callable[[Any], None]:
         """What each message is given to."""
         handle = super().create_task_handler(**kwargs)
-        content_type = registry.name_to_type[self.app.conf.task_serializer]
 
         def on_message(message: Any) -> None:
             try:
-                intake.check(message, content_type, settings().max_message_bytes)
+                intake.check(message, settings().max_message_bytes)
                 handle(message)
             except InvalidRequest as exc:
                 self._refuse(message, str(exc))

@@ -148,11 +148,8 @@ def _id_in(headers: Any) -> Optional[str]:
     return job_id if id_fault(job_id) is None else None
 
 
-def check(message: Any, content_type: str, max_bytes: int) -> None:
+def check(message: Any, max_bytes: int) -> None:
     """Check kombu's `message`, and take from its headers what the worker decides itself.
-
-    Args:
-        content_type: of the one serializer that is accepted.
 
     Raises:
         InvalidRequest: one sentence on what is wrong.
@@ -161,24 +158,24 @@ def check(message: Any, content_type: str, max_bytes: int) -> None:
         raise InvalidRequest(f"The message cannot be read: {told(message.errors[0][1])}; send plain JSON.")
     if len(message.body or b"") > max_bytes:
         raise InvalidRequest(f"The message has {len(message.body)} bytes, more than {max_bytes}; send a smaller one.")
-    if message.content_type != content_type or (message.content_encoding or "utf-8").lower() not in _ENCODINGS:
+    if message.content_type != _JSON or (message.content_encoding or "utf-8").lower() not in _ENCODINGS:
         raise InvalidRequest(
             f"The message is {message.content_type!r:.100} in {message.content_encoding!r:.100}; "
-            f"this worker takes {_CONTENT.get(content_type, content_type)} in utf-8."
+            f"this worker takes JSON ({_JSON}) in utf-8."
         )
     _check_headers(message)
     try:
         body = message.decode()
-    except Exception as exc:  # whatever a decoder, or a check of a signature, raises
+    except Exception as exc:  # whatever a decoder raises
         raise InvalidRequest(
             f"The message's body cannot be read: {told(exc)}; send what docs/message.md says."
         ) from exc
     _check_body(body)
 
 
-#: How text may be called that is UTF-8.
+#: The one content type that is taken, and how text may be called that is UTF-8.
+_JSON = "application/json"
 _ENCODINGS = ("utf-8", "utf8", "us-ascii", "ascii", "binary")
-_CONTENT = {"application/json": "JSON (application/json)", "application/data": "signed messages (application/data)"}
 
 
 def _check_headers(message: Any) -> None:

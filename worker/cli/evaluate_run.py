@@ -52,7 +52,7 @@ def through_queue(
     configured = settings()
     if configured.broker_url and not use_local:
         url, results = configured.broker_url, configured.results_url
-        with PoseClient(url, result_backend=results, queue=configured.queue, signing=configured.signing) as client:
+        with PoseClient(url, result_backend=results, queue=configured.queue) as client:
             yield lambda paths: _await(client, paths, options, timeout_s, lambda: None)
         return
     environment = {"POSE_IMAGE_ROOTS": "/", **os.environ, **local}

@@ -52,7 +52,7 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
     check_installed()
     with embedded_redis() as broker_url:
         # A broker of the user's own must not receive this command's results.
-        others = ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE", "POSE_SIGNING")
+        others = ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE")
         kept = {name: value for name, value in environment.items() if name not in others}
         worker = start_child(
             worker_command("local", log_level="WARNING"),

@@ -18,7 +18,7 @@ def _configured() -> Refused:
 
 @click.group()
 def refused() -> None:
-    """Messages that no worker would take: not JSON, too large, another task, not signed."""
+    """Messages that no worker would take: not JSON, too large, another task."""
 
 
 @refused.command("list")

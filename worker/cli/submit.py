@@ -128,9 +128,7 @@ def _client(local: bool, options: Dict[str, Any]) -> Iterator[Any]:
     configured = settings()
     told = {"queue": configured.queue, "key_prefix": configured.key_prefix}
     if not local and configured.broker_url:
-        with PoseClient(
-            configured.broker_url, result_backend=configured.results_url, signing=configured.signing, **told
-        ) as client:
+        with PoseClient(configured.broker_url, result_backend=configured.results_url, **told) as client:
             yield client, lambda: None
         return
     # The files are the user's own, read with the user's rights: the whole tree is allowed unless told otherwise.

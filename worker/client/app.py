@@ -13,29 +13,27 @@ from worker.errors import BrokerUnavailable, JobFailed, SettingsError
 from worker.keys import celery_keys
 from worker.servers import Server, celery_server, is_redis, said
 from worker.settings import masked
-from worker.signing import check, serializer_name
 
-#: What decoding raises on a result that is none, or that nobody has signed who is trusted.
+#: What decoding raises on a result that is none.
 UNREADABLE = (kombu.exceptions.DecodeError, kombu.exceptions.ContentDisallowed)
 
 
 def untrusted(job_id: str) -> JobFailed:
     """What a job has ended in whose result is no worker's."""
     return JobFailed(
-        f"What is stored as the result of job {job_id} is not from a worker: it cannot be read, or is not signed; "
-        "see who can write to Redis, and whose certificates are trusted."
+        f"What is stored as the result of job {job_id} is not from a worker: it cannot be read; "
+        "see who can write to Redis."
     )
 
 
-def client_app(broker_url: str, results_url: str, key_prefix: str, signing: str = "") -> celery.Celery:
+def client_app(broker_url: str, results_url: str, key_prefix: str) -> celery.Celery:
     """An app that sends to the one and reads from the other, as the workers of POSE_KEY_PREFIX `key_prefix` do.
 
     Raises:
-        SettingsError: one of the URLs is of no server that there is, or `signing` is no folder of a key.
+        SettingsError: one of the URLs is of no server that there is.
     """
-    check(signing)
     broker, results = _servers(broker_url, results_url)
-    keys, serializer = celery_keys(key_prefix), serializer_name(signing)
+    keys = celery_keys(key_prefix)
     app = celery.Celery("pose-client", broker=broker.url, backend=results.url, set_as_current=False)
     # As a setting it would only be read from a configuration module.
     app.loader.override_backends = {
@@ -43,9 +41,9 @@ def client_app(broker_url: str, results_url: str, key_prefix: str, signing: str 
         "sentinel": "worker.broker.results:SentinelClientBackend",
     }
     app.conf.update(
-        task_serializer=serializer,
-        result_serializer=serializer,
-        accept_content=[serializer],
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
         # A client that cannot reach the broker says so within seconds instead of waiting for ever.
         broker_transport_options={
             "socket_connect_timeout": 5,

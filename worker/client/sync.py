@@ -33,7 +33,6 @@ from worker.notify.pending import Outbox
 from worker.servers import connect
 from worker.servers import queue as declared_queue
 from worker.settings import masked
-from worker.signing import signer
 from worker.storage.store import RedisStore, delete, fetch
 
 #: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
@@ -53,10 +52,9 @@ class PoseClient:
         result_backend: as the workers' POSE_RESULT_BACKEND; the broker if not given.
         queue: as the workers' POSE_QUEUE.
         key_prefix: as the workers' POSE_KEY_PREFIX.
-        signing: where the workers have POSE_SIGNING, the folder of this client's own key; see docs/clients.md.
 
     Raises:
-        SettingsError: one of the URLs is of no server that there is, or `signing` is no folder of a key.
+        SettingsError: one of the URLs is of no server that there is.
     """
 
     def __init__(
@@ -66,17 +64,15 @@ class PoseClient:
         result_backend: Optional[str] = None,
         queue: str = "pose",
         key_prefix: str = DEFAULT_PREFIX,
-        signing: str = "",
     ) -> None:
         self._url = broker_url
         self._results_url = result_backend or broker_url
-        self.app = client_app(broker_url, self._results_url, key_prefix, signing)
+        self.app = client_app(broker_url, self._results_url, key_prefix)
         self._queue = declared_queue(queue, broker_url)
         self._store = RedisStore(self._results_url)
         results = connect(self._results_url, timeout_s=5)
-        signs = signer(signing)
-        self._ledger = Ledger(results, key_prefix, signer=signs)
-        self._outbox = Outbox(results, key_prefix, signs)
+        self._ledger = Ledger(results, key_prefix)
+        self._outbox = Outbox(results, key_prefix)
 
     def __repr__(self) -> str:
         return f"PoseClient({masked(self._url)!r}, queue={self._queue.name!r})"

@@ -17,7 +17,6 @@ from worker.errors import DeadLetter, ImageNotReady, PoseError
 from worker.jobs.ledger import Ledger, Message, ResultKey
 from worker.servers import connect, said
 from worker.settings import settings
-from worker.signing import signer
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def new_ledger() -> Ledger:
     """A way to the ledger with connections of its own."""
     configured = settings()
     client = connect(configured.results_url or "redis://127.0.0.1:6379/0", _TIMEOUT_S)
-    return Ledger(client, configured.key_prefix, configured.dead_keep_s, signer(configured.signing))
+    return Ledger(client, configured.key_prefix, configured.dead_keep_s)
 
 
 def outlast(step: Callable[[], Answer]) -> Answer:

@@ -27,7 +27,6 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 import redis
 
 from worker.errors import InvalidRequest
-from worker.signing import Signer
 
 #: Seconds for which the record of a job that has not ended is kept.
 KEEP_S = 7 * 86_400
@@ -107,13 +106,10 @@ class Ledger:
         client: of the result backend's Redis.
         prefix: as POSE_KEY_PREFIX.
         dead_keep_s: seconds for which dead letters are kept.
-        signer: where messages are signed; those in records are, too, since they are sent from there.
     """
 
-    def __init__(
-        self, client: redis.Redis, prefix: str, dead_keep_s: int = 30 * 86_400, signer: Optional[Signer] = None
-    ) -> None:
-        self._client, self._prefix, self._dead_keep_s, self._signer = client, prefix, dead_keep_s, signer
+    def __init__(self, client: redis.Redis, prefix: str, dead_keep_s: int = 30 * 86_400) -> None:
+        self._client, self._prefix, self._dead_keep_s = client, prefix, dead_keep_s
 
     def close(self) -> None:
         """Close its connections; using it again opens them again."""
@@ -121,7 +117,7 @@ class Ledger:
 
     def record(self, job_id: str, message: Message) -> str:
         """Write the record of a job that is about to be sent: ``new``, ``same``, or ``other`` if the id is taken."""
-        return str(self._run("record", job_id, message.digest, self._dumped(message), message.list, KEEP_S))
+        return str(self._run("record", job_id, message.digest, message.dumps(), message.list, KEEP_S))
 
     def withdraw(self, job_id: str) -> None:
         """Take back the record of a job that could not be sent."""
@@ -142,7 +138,7 @@ class Ledger:
             most: attempts that a job may have; beyond, it is dead.
             started: what says so in the result backend.
         """
-        told = (message.digest, self._dumped(message), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
+        told = (message.digest, message.dumps(), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
         verdict, attempts, age_s = self._run("begin", job_id, *told, *started)
         return Beginning(_text(verdict), int(attempts), float(age_s))
 
@@ -183,7 +179,7 @@ class Ledger:
         """For the reconciler: the message of a job that it is to send again; None if there is no need any more.
 
         Raises:
-            InvalidRequest: messages are signed here, and this one is not.
+            InvalidRequest: its record is damaged.
         """
         text = self._run("claim", job_id, token, seen, KEEP_S)
         return None if text is None else self.loads(text)
@@ -225,16 +221,12 @@ class Ledger:
         """The message in a record.
 
         Raises:
-            InvalidRequest: messages are signed, and this one is not; or it is none.
+            InvalidRequest: it is damaged.
         """
-        plain = text if self._signer is None else self._signer.unseal_record(text)
         try:
-            return Message.loads(plain)
+            return Message.loads(text)
         except (ValueError, TypeError, RecursionError) as exc:
             raise InvalidRequest("The job's record is damaged; submit it again.") from exc
-
-    def _dumped(self, message: Message) -> str:
-        return message.dumps() if self._signer is None else self._signer.seal(message.dumps())
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))

@@ -17,7 +17,6 @@ from worker.notify.notifier import Notifier
 from worker.notify.pending import Outbox
 from worker.servers import connect
 from worker.settings import settings
-from worker.signing import signer
 
 logger = get_logger(__name__)
 
@@ -28,7 +27,7 @@ _TIMEOUT_S = 5.0
 def new_outbox() -> Outbox:
     """An outbox with a connection of its own."""
     url = settings().results_url or "redis://127.0.0.1:6379/0"
-    return Outbox(connect(url, _TIMEOUT_S), settings().key_prefix, signer(settings().signing))
+    return Outbox(connect(url, _TIMEOUT_S), settings().key_prefix)
 
 
 @lru_cache(maxsize=1)

@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 import redis
-
-from worker.errors import InvalidRequest
-from worker.signing import Signer
 
 #: Seconds for which an entry is kept at most.
 KEEP_S = 7 * 86_400
@@ -63,11 +60,10 @@ class Outbox:
     Args:
         client: of the result backend's Redis.
         prefix: as POSE_KEY_PREFIX.
-        signer: where messages are signed; entries are, too.
     """
 
-    def __init__(self, client: redis.Redis, prefix: str, signer: Optional[Signer] = None) -> None:
-        self._client, self._signer = client, signer
+    def __init__(self, client: redis.Redis, prefix: str) -> None:
+        self._client = client
         self._due, self._entry = f"{prefix}:calls", f"{prefix}:call:"
         self._claim = client.register_script(_CLAIM)
 
@@ -75,7 +71,7 @@ class Outbox:
         """Write an entry; one that is there, or was dealt with, stays as it is."""
         told = {"webhook": webhook, "callback": dict(callback) if callback else None}
         with self._client.pipeline() as pipe:
-            pipe.hsetnx(self._entry + job_id, "told", self._dumped(told))
+            pipe.hsetnx(self._entry + job_id, "told", json.dumps(told))
             pipe.expire(self._entry + job_id, KEEP_S)
             pipe.zadd(self._due, {job_id: time.time() + LOOK_AGAIN_S[0]}, nx=True)
             pipe.expire(self._due, KEEP_S)
@@ -89,7 +85,7 @@ class Outbox:
         """Take entries that are due; they are due again in `lease_s` seconds unless they are dealt with."""
         now = time.time()
         taken = self._claim(keys=[self._due], args=[self._entry, now, now + lease_s, most])
-        return [_call(job_id, fields, self._loads) for job_id, fields in taken]
+        return [_call(job_id, fields) for job_id, fields in taken]
 
     def done(self, job_id: str) -> None:
         """The entry is dealt with; that is remembered for as long as its message could come again."""
@@ -110,22 +106,11 @@ class Outbox:
                 pipe.hincrby(self._entry + job_id, counted, 1)
             pipe.execute()
 
-    def _dumped(self, told: Mapping[str, Any]) -> str:
-        return json.dumps(told) if self._signer is None else self._signer.seal(json.dumps(told))
 
-    def _loads(self, text: str) -> Dict[str, Any]:
-        """Whom an entry tells; nobody if it is not signed where it has to be."""
-        try:
-            found: Dict[str, Any] = json.loads(text if self._signer is None else self._signer.unseal_record(text))
-        except InvalidRequest:
-            return {}
-        return found
-
-
-def _call(job_id: Any, fields: List[Any], loads: Callable[[str], Dict[str, Any]]) -> Call:
+def _call(job_id: Any, fields: List[Any]) -> Call:
     entry = {_text(name): _text(value) for name, value in zip(fields[::2], fields[1::2])}
     try:
-        told = {} if "done" in entry or "told" not in entry else loads(entry["told"])
+        told = {} if "done" in entry or "told" not in entry else json.loads(entry["told"])
         counts = int(entry.get("tries", 0)), int(entry.get("looks", 0))
         return Call(_text(job_id), told.get("webhook"), told.get("callback"), *counts)
     except (ValueError, AttributeError):  # one that makes no sense must not hold up those that were taken with it

@@ -14,7 +14,6 @@ from worker.errors import PoseError
 from worker.images.remote import check_root
 from worker.observe.tracing import check as check_tracing
 from worker.settings import Settings, faults, masked, read_settings
-from worker.signing import check as check_signing
 from worker.storage import s3
 
 
@@ -45,7 +44,6 @@ def _missing(settings: Settings) -> Iterator[str]:
     # Else it is the worker's name that says which.
     yield from _told(lambda: settings.device == "auto" or own_device(settings))
     yield from _told(lambda: check_tracing(settings))
-    yield from _told(lambda: check_signing(settings.signing))
     if settings.overlay_store.startswith("s3://"):
         yield from _told(s3.check)
     for variable, folder in _written(settings):

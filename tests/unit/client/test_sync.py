@@ -14,7 +14,7 @@ import redis
 from worker.client import PoseClient
 from worker.client.job import new_job
 from worker.contract import Image, Model, Result
-from worker.errors import BrokerUnavailable, ImageNotFound, InvalidRequest, JobCancelled, JobConflict
+from worker.errors import BrokerUnavailable, ImageNotFound, InvalidRequest, JobCancelled, JobConflict, JobFailed
 from worker.jobs.ledger import Ledger, ResultKey
 
 pytestmark = pytest.mark.queue
@@ -203,3 +203,18 @@ def test_a_job_that_has_ended_is_not_cancelled(client: PoseClient) -> None:
     assert not job.cancel()
     with pytest.raises(ImageNotFound):
         job.result(5)
+
+
+@pytest.mark.parametrize("stored", [b"%", b"7", b'{"status": "SUCCESS", "result": {}}', b"copied"])
+def test_what_is_no_result_of_the_job_is_not_taken_for_one(
+    client: PoseClient, redis_client: redis.Redis, stored: bytes
+) -> None:
+    real, other = f"real-{uuid.uuid4().hex}", f"other-{uuid.uuid4().hex}"
+    _answer(client, client.submit("a.jpg", job_id=real).id)
+    if stored == b"copied":
+        stored = redis_client.get(f"celery-task-meta-{real}")
+    redis_client.set(f"celery-task-meta-{other}", stored, ex=60)
+    with pytest.raises(JobFailed, match="not from a worker"):
+        client.job(other).result(10)
+    [(_, outcome)] = client.ended([other])
+    assert isinstance(outcome, JobFailed)
