@@ -4,11 +4,11 @@ Each line that differs from Celery's default says why. Measured with Celery 5.7.
 """
 
 from worker.keys import celery_keys
-from worker.servers import celery_server, queue
+from worker.servers import DEFAULT_URL, celery_server, queue
 from worker.settings import settings
 
 _s = settings()
-_url = _s.broker_url or "redis://127.0.0.1:6379/0"
+_url = _s.broker_url or DEFAULT_URL
 _broker, _results = celery_server(_url), celery_server(_s.results_url or _url)
 _keys = celery_keys(_s.key_prefix)
 

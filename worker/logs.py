@@ -9,6 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
+from worker.files import printable
+
 if TYPE_CHECKING:
     from worker.jobs.outcome import Outcome
 
@@ -148,9 +150,8 @@ def _fields(outcome: Outcome) -> Dict[str, Any]:
 
 def _one_line(text: str) -> str:
     """`text` with nothing in it that could pass for another line."""
-    told = " ".join(part for part in text.split("\n") if part.strip())
-    told = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in told)
-    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}…"
+    line = printable(" ".join(part for part in text.split("\n") if part.strip()))
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
 
 
 def _shown(path: str) -> str:

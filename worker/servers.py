@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 REDIS = ("redis", "rediss", "unix", "sentinel")
 RABBITMQ = ("amqp", "amqps")
 
+#: The Redis that is used where no broker is configured, and that messages give as an example.
+DEFAULT_URL = "redis://127.0.0.1:6379/0"
 #: Deliveries of one message after which RabbitMQ takes it for poison and moves it to ``<queue>.dead``.
 DELIVERY_LIMIT = 20
 _SENTINEL_PORT = 26379
@@ -162,4 +164,4 @@ def _sentinels(url: str) -> List[Tuple[str, int]]:
     return [(host, int(port)) for host, _, port in found]
 
 
-__all__ = ["DELIVERY_LIMIT", "Server", "celery_server", "connect", "dead_queue", "is_redis", "queue", "said"]
+__all__ = ["DEFAULT_URL", "DELIVERY_LIMIT", "Server", "celery_server", "connect", "dead_queue", "is_redis", "queue", "said",]

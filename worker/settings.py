@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from worker.errors import SettingsError
 from worker.keys import DEFAULT_PREFIX
-from worker.servers import REDIS, celery_server, is_redis
+from worker.servers import DEFAULT_URL, REDIS, celery_server, is_redis
 
 PREFIX = "POSE_"
 _NAME = r"^[A-Za-z0-9_.-]+$"
@@ -31,6 +31,8 @@ _REMOVED: Dict[Tuple[str, Optional[str]], str] = {
     ("signing", None): "signed messages knew no roles and kept clients in other languages out; unset it, and protect "
     "the broker with TLS (rediss://) and Redis' ACL",
 }
+#: What is said where a broker is needed and none is configured.
+NO_BROKER = f"POSE_BROKER_URL is not set; set it to your Redis, e.g. {DEFAULT_URL}."
 #: Characters of a value that a message shows.
 _MOST_SHOWN = 200
 _MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -370,7 +372,7 @@ def deployed() -> Settings:
         SettingsError: as :func:`read_settings`, or there is no broker.
     """
     if not settings().broker_url:
-        raise SettingsError("POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0.")
+        raise SettingsError(NO_BROKER)
     return settings()
 
 

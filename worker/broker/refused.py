@@ -18,7 +18,7 @@ import redis
 
 from worker.errors import InvalidRequest
 from worker.jobs.attempt import ledger
-from worker.servers import connect
+from worker.servers import DEFAULT_URL, connect
 from worker.settings import settings
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _entry(text: Union[bytes, str]) -> Dict[str, Any]:
 @lru_cache(maxsize=1)
 def refused_messages() -> Refused:
     """Those of this deployment, with a connection of their own."""
-    url = settings().results_url or "redis://127.0.0.1:6379/0"
+    url = settings().results_url or DEFAULT_URL
     return Refused(connect(url, 5.0), settings().key_prefix, settings().dead_keep_s)
 
 

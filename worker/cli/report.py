@@ -15,8 +15,8 @@ from string import Template
 from typing import IO, Any, Dict, List, Optional, Tuple
 
 from worker.cli.outputs import Done
-from worker.client.find import printable
 from worker.contract import Result
+from worker.files import printable
 from worker.pose.skeleton import COCO_18
 
 _PAGE = Path(__file__).with_suffix(".html")

@@ -8,10 +8,11 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from worker.cli.outputs import Done, Output
 from worker.client import IN_FLIGHT, PoseClient
-from worker.client.find import Found, is_glob, printable
+from worker.client.find import Found, is_glob
 from worker.client.job import JobHandle, Outcome
 from worker.contract import Result
 from worker.errors import ImageNotFound, PoseError
+from worker.files import printable
 
 #: Seconds between two looks at the results.
 _POLL_S = 0.02

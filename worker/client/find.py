@@ -49,12 +49,6 @@ def _expand(patterns: Sequence[str], suffixes: Tuple[str, ...]) -> Iterator[Tupl
             yield path, base
 
 
-def printable(text: str) -> str:
-    """`text`, a path or what tells of one, for people to read: whatever a terminal or a page would not show as it is,
-    such as line ends, marks that turn the direction of writing and undecodable bytes, becomes an escape."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
 def is_glob(pattern: str) -> bool:
     """Whether `pattern` is a glob, and not a file whose name happens to look like one."""
     return glob.has_magic(pattern) and not os.path.lexists(pattern)

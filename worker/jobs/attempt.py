@@ -15,7 +15,7 @@ from celery.exceptions import Ignore
 
 from worker.errors import DeadLetter, ImageNotReady, PoseError
 from worker.jobs.ledger import Ledger, Message, ResultKey
-from worker.servers import connect, said
+from worker.servers import DEFAULT_URL, connect, said
 from worker.settings import settings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def ledger() -> Ledger:
 def new_ledger() -> Ledger:
     """A way to the ledger with connections of its own."""
     configured = settings()
-    client = connect(configured.results_url or "redis://127.0.0.1:6379/0", _TIMEOUT_S)
+    client = connect(configured.results_url or DEFAULT_URL, _TIMEOUT_S)
     return Ledger(client, configured.key_prefix, configured.dead_keep_s)
 
 

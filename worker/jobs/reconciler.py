@@ -17,7 +17,7 @@ import redis
 from worker.errors import InvalidRequest
 from worker.jobs.ledger import LEASE_S, Ledger, Message, token
 from worker.keys import celery_keys
-from worker.servers import connect, is_redis
+from worker.servers import DEFAULT_URL, connect, is_redis
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Reconciler:
     ) -> None:
         self._ledger, self._send, self._end, self._depth = ledger, send, end, depth
         self._queues, self._unacked = settings.consumed, celery_keys(settings.key_prefix).unacked
-        url = settings.broker_url or "redis://127.0.0.1:6379/0"
+        url = settings.broker_url or DEFAULT_URL
         self._broker = connect(url, _TIMEOUT_S) if is_redis(url) else None
         self._lists = [
             Message(queue, priority=priority).list

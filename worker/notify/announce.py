@@ -15,7 +15,7 @@ from worker.errors import InvalidRequest
 from worker.jobs.attempt import outlast
 from worker.notify.notifier import Notifier
 from worker.notify.pending import Outbox
-from worker.servers import connect
+from worker.servers import DEFAULT_URL, connect
 from worker.settings import settings
 
 logger = get_logger(__name__)
@@ -26,7 +26,7 @@ _TIMEOUT_S = 5.0
 
 def new_outbox() -> Outbox:
     """An outbox with a connection of its own."""
-    url = settings().results_url or "redis://127.0.0.1:6379/0"
+    url = settings().results_url or DEFAULT_URL
     return Outbox(connect(url, _TIMEOUT_S), settings().key_prefix)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from kombu import Connection
 
-from worker.servers import celery_server, connect, is_redis, queue
+from worker.servers import DEFAULT_URL, celery_server, connect, is_redis, queue
 from worker.settings import Settings
 
 #: Celery's priorities; each but the first has a list of its own in Redis, named with kombu's separator.
@@ -44,7 +44,7 @@ class Backlog:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._url = settings.broker_url or "redis://127.0.0.1:6379/0"
+        self._url = settings.broker_url or DEFAULT_URL
         self._ledger = connect(settings.results_url or self._url, _TIMEOUT_S)
         self._broker = connect(self._url, _TIMEOUT_S) if is_redis(self._url) else None
         #: Of each list, the message at its head, and when it was first seen there.

@@ -13,7 +13,7 @@ from worker.engine import read_manifest
 from worker.errors import PoseError
 from worker.images.remote import check_root
 from worker.observe.tracing import check as check_tracing
-from worker.settings import Settings, faults, masked, read_settings
+from worker.settings import NO_BROKER, Settings, faults, masked, read_settings
 from worker.storage import s3
 
 
@@ -26,7 +26,7 @@ def wrong(environment: Mapping[str, str]) -> List[str]:
 def _missing(settings: Settings) -> Iterator[str]:
     """What well-formed settings name in vain."""
     if not settings.broker_url:
-        yield "POSE_BROKER_URL is not set; set it to your Redis, e.g. redis://127.0.0.1:6379/0."
+        yield NO_BROKER
     for root in settings.image_roots:
         yield from _told(partial(check_root, root))
         place = unquote(root[len("file://") :]) if root.startswith("file://") else root
