@@ -164,4 +164,14 @@ def _sentinels(url: str) -> List[Tuple[str, int]]:
     return [(host, int(port)) for host, _, port in found]
 
 
-__all__ = ["DEFAULT_URL", "DELIVERY_LIMIT", "Server", "celery_server", "connect", "dead_queue", "is_redis", "queue", "said",]
+__all__ = [
+    "DEFAULT_URL",
+    "DELIVERY_LIMIT",
+    "Server",
+    "celery_server",
+    "connect",
+    "dead_queue",
+    "is_redis",
+    "queue",
+    "said",
+]
