@@ -215,9 +215,9 @@ def test_a_webhook_is_called_in_the_end_and_both_receivers_can_tell(
         "request_body": calls[1].body,
     }
     exec(compile(example("docs/clients.md", "python", "verify("), "clients.md", "exec"), names)
-    told = names["told"]
-    assert (told["job_id"], told["state"]) == (job.id, "SUCCESS")
-    assert Result.model_validate(told["result"]) == result
+    ended = names["ended"]
+    assert (ended["job_id"], ended["state"]) == (job.id, "SUCCESS")
+    assert Result.model_validate(ended["result"]) == result
     headers = {name.lower(): value for name, value in calls[1].headers.items()}
     for secret, expected in ((SECRET, "true"), ("another", "false")):
         arguments = ", ".join(json.dumps(one) for one in (secret, headers, calls[1].body.decode()))
