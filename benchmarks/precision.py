@@ -3,8 +3,8 @@
     make bench-precision    (or: python -m benchmarks.precision [--annotations FILE] [--images DIR] [--write docs])
 
 Runs ``python -m worker evaluate --in-process`` for each, and compares the joints of people with those in fp32. Caffe2
-is measured where `make caffe2-test` has built its environment. --write puts the table into accuracy.md, between its
-marks, in a folder.
+is measured where `make caffe2-test` has built its environment, and a precision where this machine has instructions for
+it. --write puts the table into accuracy.md, between its marks, in a folder.
 """
 
 from __future__ import annotations
@@ -55,29 +55,34 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=COCO / "images")
     parser.add_argument("--limit", type=int, help="look at the first LIMIT images only")
     parser.add_argument("--write", type=Path, help="folder of accuracy.md")
-    told = parser.parse_args()
-    if not told.annotations.exists():
-        sys.exit(f"{told.annotations} is not there; give --annotations and --images of labelled COCO images")
-    heights = {image["id"]: image["height"] for image in json.loads(told.annotations.read_text())["images"]}
-    limit = ("--limit", str(told.limit)) if told.limit else ()
+    given = parser.parse_args()
+    if not given.annotations.exists():
+        sys.exit(f"{given.annotations} is not there; give --annotations and --images of labelled COCO images")
+    heights = {image["id"]: image["height"] for image in json.loads(given.annotations.read_text())["images"]}
+    limit = ("--limit", str(given.limit)) if given.limit else ()
     runs = []
     for title, python, options in RUNS:
-        if Path(python).exists():
-            paths = ("--annotations", str(told.annotations.resolve()), "--images", str(told.images.resolve()))
+        if not Path(python).exists():
+            print(f"{title}: not measured: there is no {python}.")
+            continue
+        paths = ("--annotations", str(given.annotations.resolve()), "--images", str(given.images.resolve()))
+        try:
             runs.append(_measured(title, [python, "-m", "worker", "evaluate", *paths, *limit, *options]))
-        else:
-            print(f"{title}: not measured, for there is no {python}")
+        except subprocess.CalledProcessError as exc:
+            if not runs:  # nothing to compare the others with
+                raise
+            print(f"{title}: not measured: {exc.stderr.strip().splitlines()[-1]}")
     lines = _table(runs, heights)
     print("\n".join(lines))
-    if told.write:
-        put(told.write / "accuracy.md", "precision", lines)
+    if given.write:
+        put(given.write / "accuracy.md", "precision", lines)
 
 
 def _measured(title: str, command: List[str]) -> Run:
     with tempfile.TemporaryDirectory(prefix="pose-bench-") as folder:
         out = Path(folder) / "results.json"
         full = [*command, "--in-process", "--json", "--out", str(out)]
-        done = subprocess.run(full, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(full, cwd=ROOT, capture_output=True, text=True, check=True)
         report, results = json.loads(done.stdout), json.loads(out.read_text())
     people: Dict[int, List[np.ndarray]] = {}
     for entry in results:

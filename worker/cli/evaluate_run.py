@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Tuple, Union
 
 from worker.client import PoseClient
 from worker.contract import Options, Result
-from worker.errors import BrokerUnavailable, PoseError
+from worker.errors import BrokerUnavailable, PoseError, SettingsError
 from worker.people import to_estimate_options, to_people
 from worker.pose import Estimator
 from worker.pose.people import People
@@ -115,21 +115,26 @@ def in_process(options: Dict[str, Any], told: Mapping[str, str]) -> Iterator[Run
     Args:
         options: as of :func:`through_queue`.
         told: what the net's settings are, as POSE_* variables, beside the environment.
+
+    Raises:
+        SettingsError: this CPU has no instructions for the precision.
     """
     from worker.device.pin import own_device, own_precision
     from worker.engine import load
 
     chosen = read_settings({**os.environ, **told})
     device = own_device(chosen).torch_name
+    precision = own_precision(chosen, device)
     net = load(
         chosen.models_dir / chosen.model,
         device=device,
-        precision=own_precision(chosen, device),
+        precision=precision,
         engine=chosen.engine,
         threads=chosen.threads or None,
-        emulate=True,  # accuracy is what is asked for
     )
     try:
+        if net.precision != precision:  # figures must not stand under another's name
+            raise SettingsError(f"This CPU has no instructions for {precision}; measure where there are some.")
         stated = net.manifest.input
         offset = net.manifest.heatmaps.offset
         estimator = Estimator(net, stride=stated.stride, pad_value=stated.pad_value, offset=offset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Optional
 
 from worker.engine.manifest import Manifest, read_manifest
 from worker.engine.net import Maps, Net, map_shapes
@@ -18,22 +18,16 @@ def load(
     precision: str = "fp32",
     engine: str = "torch",
     threads: Optional[int] = None,
-    blobs_to_keep: Sequence[str] = (),
     compile: str = "off",
-    emulate: bool = False,
 ) -> Net:
     """Load the net in `model_dir`.
 
     Args:
         device: ``cpu`` or ``cuda:<i>``.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``fp32``, ``bf16`` or ``fp16``; a CPU without instructions for it runs in fp32, and the log says so.
         engine: what executes it: ``torch``; ``caffe2``, where that is installed; or ``null``, which finds nobody.
         threads: CPU threads; None: one for each core.
-        blobs_to_keep: blobs beside heatmaps and PAFs that ``run_blobs`` gives (torch and caffe2); every other blob is
-            released, or its memory used again, after its last use.
         compile: how torch may make the net faster for sizes that come again: ``off`` or ``graph``.
-        emulate: whether torch, on a CPU without instructions for `precision`, computes slowly what they would give;
-            else such a CPU runs in fp32.
 
     Raises:
         ModelError: a file is missing or corrupt, or the net uses something that is not supported.
@@ -44,15 +38,7 @@ def load(
     if engine == "torch":
         from worker.engine.torch_engine import TorchNet
 
-        return TorchNet(
-            manifest,
-            device=device,
-            precision=precision,
-            threads=threads,
-            blobs_to_keep=blobs_to_keep,
-            compile=compile,
-            emulate=emulate,
-        )
+        return TorchNet(manifest, device=device, precision=precision, threads=threads, compile=compile)
     if engine == "null":
         from worker.engine.null_engine import NullNet
 
@@ -60,7 +46,7 @@ def load(
     if engine == "caffe2":
         from worker.engine.caffe2_engine import Caffe2Net
 
-        return Caffe2Net(manifest, device=device, precision=precision, threads=threads, blobs_to_keep=blobs_to_keep)
+        return Caffe2Net(manifest, device=device, precision=precision, threads=threads)
     raise ModelError(f"There is no engine {engine!r}; set POSE_ENGINE to torch or caffe2.")
 
 

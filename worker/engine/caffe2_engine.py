@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Sequence, Set, Tuple
+from typing import Any, Iterator, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -34,7 +34,6 @@ class Caffe2Net:
         device: ``cpu`` or ``cuda:<i>``.
         precision: ``fp32``; Caffe2 computes these nets in nothing else.
         threads: CPU threads; fixed by the first net of a process. None: one for each core.
-        blobs_to_keep: blobs beside heatmaps and PAFs that :meth:`run_blobs` gives; the others may share memory.
 
     Raises:
         ModelError: Caffe2 is not installed, or cannot make the net.
@@ -47,14 +46,13 @@ class Caffe2Net:
         device: str = "cpu",
         precision: str = "fp32",
         threads: Optional[int] = None,
-        blobs_to_keep: Sequence[str] = (),
     ) -> None:
         if precision != "fp32":
             raise ModelError(f"Caffe2 does not run nets in {precision}; set POSE_PRECISION to fp32.")
         self.manifest, self.device, self.precision = manifest, device, precision
         core, self._workspace = _import_caffe2(threads or len(os.sched_getaffinity(0)))
         self._option = _device_option(core, device)
-        self._blobs = tuple(dict.fromkeys((manifest.heatmaps.blob, manifest.pafs.blob, *blobs_to_keep)))
+        self._blobs = manifest.output_blobs
         spec = manifest.input
         self._mean = np.array(spec.mean, np.float32).reshape(1, 3, 1, 1)
         self._scale = np.float32(spec.scale)
@@ -88,12 +86,6 @@ class Caffe2Net:
         maps = empty_maps(self.manifest, len(batch), batch.shape[2:4])
         self._run(batch, [maps])
         return maps
-
-    def run_blobs(self, batch: np.ndarray) -> Dict[str, np.ndarray]:
-        """Run a normalised batch; gives the outputs and `blobs_to_keep` by name, float32, as the net makes them."""
-        check_sides(self.manifest, batch.shape[2:4])
-        with self._entered(), self._device_errors(batch.shape):
-            return dict(zip(self._blobs, self._forward(batch)))
 
     def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
         """Run each (height, width) once, rounded up to the stride."""

@@ -62,6 +62,11 @@ class Manifest:
     directory: Path
     notes: str = ""
 
+    @property
+    def output_blobs(self) -> Tuple[str, ...]:
+        """The blobs of heatmaps and of PAFs; one where they share it."""
+        return tuple(dict.fromkeys((self.heatmaps.blob, self.pafs.blob)))
+
     def to_json(self) -> str:
         """The text of model.json."""
         document = asdict(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, Iterable, Set, Tuple
 
@@ -111,23 +111,14 @@ def read_net(path: Path) -> netdef_pb2.NetDef:
     return net
 
 
-def read_pair(manifest: Manifest, blobs_to_keep: Iterable[str] = ()) -> NetPair:
+def read_pair(manifest: Manifest) -> NetPair:
     """Read and check the net that `manifest` describes.
 
-    Args:
-        blobs_to_keep: blobs that are wanted beside those of heatmaps and PAFs; they become outputs too.
-
     Raises:
-        ModelError: a file or the net in it has a fault, or a wanted blob is not made.
+        ModelError: a file or the net in it has a fault.
     """
     predict, init = (read_net(manifest.directory / name) for name in (PREDICT_NET, INIT_NET))
-    wanted = (manifest.heatmaps.blob, manifest.pafs.blob)
-    net = check_pair(predict, init, manifest.input.blob, tuple(dict.fromkeys(wanted)))
-    kept = tuple(dict.fromkeys((*net.output_blobs, *blobs_to_keep)))
-    missing = sorted(set(kept) - {blob for operator in net.operators for blob in operator.outputs})
-    if missing and blobs_to_keep:
-        raise ModelError(f"The net {net.name!r} never makes blob {missing[0]!r}, which is to be kept; name another.")
-    return replace(net, output_blobs=kept)
+    return check_pair(predict, init, manifest.input.blob, manifest.output_blobs)
 
 
 def check_pair(

@@ -20,7 +20,6 @@ from worker.engine.shapes import check_shapes
 from worker.engine.torch_compiled import MODES, CudaGraphs, Plain
 from worker.engine.torch_graph import build_graph
 from worker.engine.torch_packed import PackedModules, can_pack
-from worker.engine.torch_rounded import rounded_module
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
 logger = logging.getLogger(__name__)
@@ -41,12 +40,8 @@ class TorchNet:
         device: ``cpu`` or ``cuda:<i>``.
         precision: ``fp32``, ``bf16`` or ``fp16``; inputs are normalised and outputs returned in fp32 all the same.
         threads: CPU threads of this process; None: one for each core.
-        blobs_to_keep: blobs beside heatmaps and PAFs that :meth:`run_blobs` gives; all others are released after
-            their last use.
         compile: ``off`` or ``graph``; see :mod:`worker.engine.torch_compiled`; CUDA graphs mean
             nothing on a CPU.
-        emulate: whether a CPU that has no instructions for `precision` computes what one that has them would, which
-            takes longer than fp32; else it runs in fp32.
 
     Raises:
         ModelError: the net's files are corrupt, or it uses something that is not supported.
@@ -59,28 +54,23 @@ class TorchNet:
         device: str = "cpu",
         precision: str = "fp32",
         threads: Optional[int] = None,
-        blobs_to_keep: Sequence[str] = (),
         compile: str = "off",
-        emulate: bool = False,
     ) -> None:
         if precision not in _DTYPES:
             raise ModelError(f"There is no precision {precision!r}; there are {', '.join(_DTYPES)}.")
-        lacking = device == "cpu" and precision != "fp32" and not can_pack(_DTYPES[precision])
-        emulated = lacking and emulate
-        if lacking:
-            precision = self._without_instructions(manifest.name, precision, emulated)
+        if device == "cpu" and precision != "fp32" and not can_pack(_DTYPES[precision]):
+            logger.warning("This CPU has no instructions for %s; %s runs in fp32.", precision, manifest.name)
+            precision = "fp32"
         self.manifest, self.device, self.precision = manifest, device, precision
-        self._dtype = torch.float32 if emulated else _DTYPES[precision]
+        self._dtype = _DTYPES[precision]
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32; who wants less asks for it
-        net = read_pair(manifest, blobs_to_keep)
+        net = read_pair(manifest)
         self._blobs = net.output_blobs
         side = probe_side(manifest)
         shapes = check_shapes(net, side, side)
         net = optimise(net)
         module: Any = build_graph(net).to(device=device, dtype=self._dtype)
-        if emulated:
-            module = rounded_module(module, _DTYPES[precision])
         if device == "cpu":
             _keep_freed_memory()
         self._modules: Any = _modules(module, net, self._dtype, device, compile)
@@ -110,13 +100,6 @@ class TorchNet:
             self._write(self._forward(self._tensor(batch)), [maps])
         return maps
 
-    def run_blobs(self, batch: np.ndarray) -> Dict[str, np.ndarray]:
-        """Run a normalised batch; gives the outputs and `blobs_to_keep` by name, float32, as the net makes them."""
-        check_sides(self.manifest, batch.shape[2:4])
-        with torch.inference_mode(), _device_errors(self.device, batch.shape):
-            found = self._forward(self._tensor(batch))
-            return {blob: values.to("cpu", torch.float32).numpy() for blob, values in found.items()}
-
     def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
         """Run each (height, width) once, rounded up to the stride."""
         stride = self.manifest.input.stride
@@ -132,19 +115,6 @@ class TorchNet:
         self._modules = None
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-
-    @staticmethod
-    def _without_instructions(name: str, precision: str, emulated: bool) -> str:
-        """The precision that a CPU without instructions for `precision` runs the net `name` in; it is told of."""
-        if emulated:
-            logger.warning(
-                "This CPU has no instructions for %s, which is emulated for %s: figures are right, times too long.",
-                precision,
-                name,
-            )
-            return precision
-        logger.warning("This CPU has no instructions for %s; %s runs in fp32.", precision, name)
-        return "fp32"
 
     def _normalised(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
         pieces = [_tensor(piece).to(self.device) for piece in frames]

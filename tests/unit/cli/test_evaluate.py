@@ -19,7 +19,7 @@ from tests.support import ROOT, clean_environ
 from worker.cli.coco import LabelledImages
 from worker.cli.evaluate import evaluate
 from worker.contract import PRESETS, Options, parse_job
-from worker.errors import InvalidRequest
+from worker.errors import InvalidRequest, SettingsError
 from worker.people import to_estimate_options
 from worker.pose import EstimateOptions, Estimator
 from worker.pose.formats import coco_results
@@ -225,17 +225,14 @@ def test_a_results_file_that_cannot_be_written_is_told_before_anything_is_starte
         _evaluate(photographs, "--in-process", "--engine", "torch", "--out", photographs / "a.jpg" / "results.json")
 
 
-def test_a_precision_that_the_cpu_lacks_is_emulated(
-    photographs: Path, thin_net: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_precision_that_the_cpu_lacks_is_not_measured_as_another(
+    photographs: Path, thin_net: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a GPU will find is measured before there is one, and is not fp32 under another name."""
     from worker.engine import torch_packed
 
     monkeypatch.setattr(torch_packed, "_runs", lambda dtype: False)
-    ended = _evaluate(photographs, "--in-process", "--precision", "bf16", "--target-height", "64", "--json")
-    assert ended.exit_code == 0
-    assert json.loads(ended.stdout)["images"] == 2
-    assert caplog.messages[0].startswith("This CPU has no instructions for bf16, which is emulated")
+    with pytest.raises(SettingsError, match="no instructions for bf16; measure"):
+        _evaluate(photographs, "--in-process", "--precision", "bf16", "--target-height", "64")
 
 
 def test_wrong_options_are_told_before_anything_is_started(photographs: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, List
 
@@ -11,13 +12,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from models.lifetimes import Step, steps
-from tests.support.nets import checked, pose_operators, pose_parameters, write_pose_net
+from tests.support.nets import checked, pose_parameters, write_pose_net
 from worker.engine import load
-from worker.engine.manifest import read_manifest
+from worker.engine.manifest import OutputSpec, read_manifest
 from worker.engine.netdef import read_pair
 from worker.engine.passes import optimise
 from worker.engine.torch_packed import can_pack
-from worker.errors import ModelError
 
 
 def _live(found: List[Step]) -> List[int]:
@@ -92,7 +92,7 @@ def test_the_cmu_net_takes_no_more_than_lifetimes_say(cmu_net: Path) -> None:
     assert bound <= _measured(lambda: net(frames)) <= 1.05 * bound
 
 
-def test_blobs_to_keep_come_back_and_change_nothing_else(tmp_path: Path) -> None:
+def test_maps_may_come_from_two_blobs_of_which_one_was_written_over(tmp_path: Path) -> None:
     operators = [
         ("Conv", ["x", "w", "b"], ["c"], {"kernel": 8, "stride": 8}),
         ("Relu", ["c"], ["c"], {}),
@@ -102,21 +102,12 @@ def test_blobs_to_keep_come_back_and_change_nothing_else(tmp_path: Path) -> None
     ]
     parameters = {**pose_parameters(), "p": np.eye(57, dtype=np.float32)[:, ::-1].reshape(57, 57, 1, 1).copy()}
     directory = write_pose_net(tmp_path / "net", operators, parameters)
+    manifest = read_manifest(directory)
     batch = np.random.default_rng(0).standard_normal((2, 3, 16, 24)).astype(np.float32)
-    kept = load(directory, blobs_to_keep=("c", "e")).run_blobs(batch)
-    assert set(kept) == {"y", "c", "e"}
-    plain = load(directory)
-    np.testing.assert_allclose(kept["y"], plain.run_blobs(batch)["y"], rtol=1e-6)
-    assert set(plain.run_blobs(batch)) == {"y"}
-    # c is what the Relu wrote over it; e is the convolution before the Relu that makes y.
-    np.testing.assert_allclose(kept["c"][:, ::-1], kept["e"], rtol=1e-6)
-    assert kept["c"].min() == 0
-    np.testing.assert_allclose(np.maximum(kept["e"], 0), kept["y"], rtol=1e-6)
-    heatmaps, pafs = plain.run(batch)
-    np.testing.assert_allclose(np.concatenate([heatmaps, pafs], 1), kept["y"], rtol=1e-6)
-
-
-def test_a_blob_to_keep_that_is_not_made(tmp_path: Path) -> None:
-    directory = write_pose_net(tmp_path / "net", pose_operators())
-    with pytest.raises(ModelError, match="never makes blob 'conv9', which is to be kept"):
-        load(directory, blobs_to_keep=("conv9",))
+    made = np.concatenate(load(directory).run(batch), 1)  # y
+    asked = replace(manifest, heatmaps=OutputSpec("c", 0, 19), pafs=OutputSpec("e", 19, 57))
+    (directory / "model.json").write_text(asked.to_json())
+    heatmaps, pafs = load(directory).run(batch)
+    assert heatmaps.min() == 0  # c is what the Relu wrote over it, and e is c with its channels in reverse order
+    np.testing.assert_allclose(heatmaps, made[:, ::-1][:, :19], rtol=1e-6)
+    np.testing.assert_allclose(pafs, made[:, 19:], rtol=1e-6)

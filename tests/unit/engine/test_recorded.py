@@ -49,10 +49,9 @@ def test_lower_precision_of_the_default_net(thin_net: Path, precision: torch.dty
         assert np.abs(sampled(maps[:, :19]) - expected).max() <= 0.05 * np.ptp(expected)
 
 
-def test_a_precision_that_the_cpu_lacks_is_not_emulated(
+def test_a_precision_that_the_cpu_lacks_runs_in_fp32(
     thin_net: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It would take fifty times as long."""
     monkeypatch.setattr(torch_packed, "_runs", lambda dtype: False)
     net = load(thin_net, precision="bf16")
     assert net.precision == "fp32"
