@@ -1,4 +1,4 @@
-"""Children that never outlive their parent, whatever kills it."""
+"""Children that never outlive their parent, whatever kills it, and how often they may die."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Iterator, List, Optional
 
+#: A child that has died more often than this within _MEMORY_S seconds is not started again.
+_MOST_DEATHS = 5
+_MEMORY_S = 600.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -46,6 +50,43 @@ def stop_child(child: subprocess.Popen, grace_s: float) -> int:
         except subprocess.TimeoutExpired:
             child.kill()
     return child.wait()
+
+
+class Deaths:
+    """How often a child has died within ten minutes: after how long it is started again, and when no more.
+
+    Args:
+        first_pause_s: seconds before it is started again after its first death; doubled by each one more.
+        longest_pause_s: what the pause is at most, in seconds.
+    """
+
+    def __init__(self, first_pause_s: float, longest_pause_s: float) -> None:
+        self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
+        self._times: List[float] = []
+        self._start_at = 0.0
+
+    @property
+    def count(self) -> int:
+        """Deaths in the ten minutes before the last one, and that one."""
+        return len(self._times)
+
+    @property
+    def too_many(self) -> bool:
+        """Whether it is not worth starting again."""
+        return self.count > _MOST_DEATHS
+
+    @property
+    def may_start(self) -> bool:
+        """Whether the pause after the last death is over."""
+        return time.monotonic() >= self._start_at
+
+    def add(self) -> float:
+        """Count another death, which was now; returns the pause before the next start, in seconds."""
+        now = time.monotonic()
+        self._times = [death for death in self._times if now - death < _MEMORY_S] + [now]
+        pause_s = min(self._longest_pause_s, self._first_pause_s * 2 ** (self.count - 1))
+        self._start_at = now + pause_s
+        return pause_s
 
 
 @contextmanager

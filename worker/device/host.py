@@ -1,4 +1,4 @@
-"""The net process, seen from the worker's parent: started, watched, started again, stopped."""
+"""The net process, seen from the worker's parent: started, looked after, started again, stopped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Callable, Optional
 
+from worker.children import Deaths
 from worker.device import board as boards
 from worker.device.board import Board, now
 from worker.device.channel import listen
@@ -21,10 +22,8 @@ from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: A net process that has died so often within _MEMORY_S seconds is not started again.
-_MOST_DEATHS = 5
-_MEMORY_S = 600.0
-_LONGEST_PAUSE_S = 2.0
+#: Seconds before a net process that has died is started again, at first and at most.
+_PAUSES_S = (0.5, 2.0)
 
 
 class NetHost:
@@ -41,13 +40,12 @@ class NetHost:
         self.address: bytes = self._listener.getsockname()
         self._process: Optional[subprocess.Popen] = None
         self._control = self._report = -1
-        self._deaths: List[float] = []
-        self._start_at = 0.0
+        self._deaths = Deaths(*_PAUSES_S)
 
     @property
     def restarts(self) -> int:
         """How often it has died within the last ten minutes."""
-        return len(self._deaths)
+        return self._deaths.count
 
     def start(self, abandoned: Callable[[], bool] = lambda: False) -> str:
         """Start it and wait until the net is loaded and warm.
@@ -83,7 +81,7 @@ class NetHost:
             DeviceLost: it keeps dying.
         """
         if self._process is None:
-            if time.monotonic() >= self._start_at:
+            if self._deaths.may_start:
                 self._launch()
             return
         status = self._process.poll()
@@ -144,9 +142,7 @@ class NetHost:
         os.close(self._report)
         self._process = None
         self._board.net.state, self._board.net.busy_since = boards.LOADING, 0.0
-        self._deaths = [death for death in self._deaths if now() - death < _MEMORY_S] + [now()]
-        if len(self._deaths) > _MOST_DEATHS:
-            raise DeviceLost(f"The net process {trouble}, the {len(self._deaths)}th time in ten minutes; giving up.")
-        pause = min(_LONGEST_PAUSE_S, 0.5 * 2 ** (len(self._deaths) - 1))
-        self._start_at = time.monotonic() + pause
+        pause = self._deaths.add()
+        if self._deaths.too_many:
+            raise DeviceLost(f"The net process {trouble}, the {self._deaths.count}th time in ten minutes; giving up.")
         logger.error("✗ The net process %s; another is started in %g s.", trouble, pause)

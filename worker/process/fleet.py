@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Callable, Dict, List, Optional
 
 from worker import logs
-from worker.children import die_with_parent
+from worker.children import Deaths, die_with_parent
 from worker.device.gpus import visible_gpus
 from worker.device.pin import Device, own_device
 from worker.errors import SettingsError
@@ -21,9 +21,6 @@ from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: A worker that has died so often within _MEMORY_S seconds is not started again.
-_MOST_DEATHS = 5
-_MEMORY_S = 600.0
 _LONGEST_PAUSE_S = 30.0
 _LOOK_S = 0.1
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -56,7 +53,7 @@ def worker_names(settings: Settings) -> List[str]:
 
 
 class Fleet:
-    """Keeps one worker of each name running until told to stop.
+    """Keeps one worker of each name running until a signal stops it.
 
     Args:
         names: the workers', before the ``@host``.
@@ -72,10 +69,9 @@ class Fleet:
         command: Callable[[str], List[str]] = worker_command,
         first_pause_s: float = 0.5,
     ) -> None:
-        self._names, self._grace_s, self._command, self._first_pause_s = names, grace_s, command, first_pause_s
+        self._names, self._grace_s, self._command = names, grace_s, command
         self._workers: Dict[str, subprocess.Popen] = {}
-        self._deaths: Dict[str, List[float]] = {name: [] for name in names}
-        self._start_at: Dict[str, float] = dict.fromkeys(names, 0.0)
+        self._deaths = {name: Deaths(first_pause_s, _LONGEST_PAUSE_S) for name in names}
         self._stopping = False
 
     def run(self) -> int:
@@ -98,23 +94,20 @@ class Fleet:
 
     def _look_after(self, name: str) -> Optional[int]:
         """Start the worker if it is not running; its last status if it has died too often."""
-        worker = self._workers.get(name)
+        worker, deaths = self._workers.get(name), self._deaths[name]
         if worker is None:
-            if time.monotonic() >= self._start_at[name]:
+            if deaths.may_start:
                 self._workers[name] = self._start(name)
             return None
         status = worker.poll()
         if status is None:
             return None
         del self._workers[name]
-        recent = [death for death in self._deaths[name] if time.monotonic() - death < _MEMORY_S] + [time.monotonic()]
-        self._deaths[name] = recent
-        if len(recent) > _MOST_DEATHS:
-            logger.critical("✗ Worker %s %s, the %dth time; giving up.", name, _told(status), len(recent))
+        pause = deaths.add()
+        if deaths.too_many:
+            logger.critical("✗ Worker %s %s, the %dth time; giving up.", name, _ended(status), deaths.count)
             return _shell(status) or 1
-        pause = min(_LONGEST_PAUSE_S, self._first_pause_s * 2 ** (len(recent) - 1))
-        logger.error("✗ Worker %s %s; it is started again in %g s.", name, _told(status), pause)
-        self._start_at[name] = time.monotonic() + pause
+        logger.error("✗ Worker %s %s; it is started again in %g s.", name, _ended(status), pause)
         return None
 
     def _start(self, name: str) -> subprocess.Popen:
@@ -155,7 +148,7 @@ def _await(worker: subprocess.Popen, deadline: float) -> int:
         return worker.wait()
 
 
-def _told(status: int) -> str:
+def _ended(status: int) -> str:
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
