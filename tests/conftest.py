@@ -1,13 +1,19 @@
-"""What all tests share: a clean environment, the sample photographs, an embedded Redis, real workers."""
+"""What all tests share: a clean environment, one seed, the sample photographs, an embedded Redis, real workers.
+
+Servers and workers are a module's own: no module sees the keys, the counts or the heartbeats of another.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+import numpy as np
 import pytest
 import redis
 from hypothesis import HealthCheck
@@ -15,6 +21,7 @@ from hypothesis import settings as hypothesis
 
 from tests.support import ROOT, clean_environ
 from tests.support.documents import command, example
+from worker.settings import settings
 
 SAMPLES = ROOT / "samples"
 
@@ -24,10 +31,27 @@ hypothesis.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No POSE_* variable of the developer's own reaches a test."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No POSE_* variable of the developer's own reaches a test, nor settings that another test has read."""
     for variable in [name for name in os.environ if name.startswith("POSE_")]:
         monkeypatch.delenv(variable)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """What decides all that is drawn at random: that of the tests' order, which pytest prints and `SEED=` gives."""
+    return int(pytestconfig.getoption("randomly_seed", 20))  # pytest-randomly is not everywhere
+
+
+@pytest.fixture(autouse=True)
+def _same_draws(seed: int, request: pytest.FixtureRequest) -> None:
+    """A test draws the same numbers whatever ran before it."""
+    own = zlib.crc32(f"{seed} {request.node.nodeid}".encode())
+    random.seed(own)
+    np.random.seed(own)
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +71,9 @@ def thin_net() -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def broker() -> Iterator[str]:
-    """The URL of a Redis of the tests' own."""
+    """The URL of a Redis of the module's own."""
     from worker.cli.local import embedded_redis
 
     with embedded_redis() as url:
@@ -65,15 +89,18 @@ def object_store() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def heartbeats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests' workers leave their heartbeats."""
+    """Where the module's workers leave their heartbeats."""
     return tmp_path_factory.mktemp("heartbeats")
 
 
-@pytest.fixture(scope="session")
-def start_worker(thin_net: Path, heartbeats: Path) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Start a real worker process with the given POSE_* variables; all are stopped at the end."""
+@pytest.fixture(scope="module")
+def start_worker(thin_net: Path, heartbeats: Path, broker: str) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start a real worker process with the given POSE_* variables; all are stopped at the end.
+
+    `broker` is asked for so that it outlives them.
+    """
     from worker.children import start_child, stop_child
     from worker.process.fleet import worker_command
 
@@ -115,6 +142,6 @@ def client_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def redis_client(broker: str) -> Iterator[redis.Redis]:
-    """A plain connection to the tests' Redis."""
+    """A plain connection to the module's Redis."""
     with redis.Redis.from_url(broker) as client:
         yield client

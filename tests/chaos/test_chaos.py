@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,7 @@ pytestmark = pytest.mark.queue
 
 
 @pytest.mark.timeout(200)
-def test_every_job_ends_once_whatever_dies(tmp_path: Path, thin_net: Path) -> None:
-    seed = random.randrange(10**6)
-    print(f"seed {seed}")
+def test_every_job_ends_once_whatever_dies(tmp_path: Path, thin_net: Path, seed: int) -> None:
     run = Run(tmp_path, seed=seed, workers=2, outage_s=3, lease_s=3, poison=(0.02, 0))
     try:
         run.play(jobs=100, kills=4, pause_s=0.8)

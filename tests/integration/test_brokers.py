@@ -71,9 +71,20 @@ def servers(request: pytest.FixtureRequest, broker: str, tmp_path_factory: pytes
 
 
 @pytest.fixture(scope="module")
-def worker(servers: Servers, start_worker: Start, samples: Path) -> Iterator[subprocess.Popen]:
-    chosen = {"POSE_FILE_GRACE_S": 3, "POSE_RETRY_BASE_S": 0.5, "POSE_MAX_ATTEMPTS": 3, "POSE_IMAGE_ROOTS": samples}
+def images(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the tests' own, for some images come late."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "bus.jpg").write_bytes((samples / "bus.jpg").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def worker(servers: Servers, start_worker: Start, images: Path) -> Iterator[subprocess.Popen]:
+    """A worker that is ready: while it starts, what is waited for would be given up."""
+    chosen = {"POSE_FILE_GRACE_S": 3, "POSE_RETRY_BASE_S": 0.5, "POSE_MAX_ATTEMPTS": 3, "POSE_IMAGE_ROOTS": images}
     child = start_worker(**servers, **chosen, POSE_ENGINE="null")
+    with PoseClient(servers["POSE_BROKER_URL"], result_backend=servers.get("POSE_RESULT_BACKEND")) as client:
+        client.submit(images / "bus.jpg", overlay=False).result(90)
     yield child
     stop_child(child, grace_s=10)  # while its broker is there
 
@@ -85,40 +96,40 @@ def client(servers: Servers) -> Iterator[PoseClient]:
 
 
 def test_jobs_are_done_and_their_pictures_fetched(
-    worker: subprocess.Popen, client: PoseClient, samples: Path, servers: Servers
+    worker: subprocess.Popen, client: PoseClient, images: Path, servers: Servers
 ) -> None:
-    jobs = [client.submit(samples / "bus.jpg") for _ in range(8)]
+    jobs = [client.submit(images / "bus.jpg") for _ in range(8)]
     for job in jobs:
         assert job.result(60).image.width == 810
         assert (job.overlay() or b"").startswith(b"\xff\xd8")
     assert "secret" not in repr(client)
 
 
-def test_what_may_pass_is_tried_again(worker: subprocess.Popen, client: PoseClient, samples: Path) -> None:
-    late = samples / "late.jpg"
+def test_what_may_pass_is_tried_again(worker: subprocess.Popen, client: PoseClient, images: Path) -> None:
+    late = images / "late.jpg"
     job = client.submit(late, overlay=False)
     try:
         wait_until(lambda: job.state == "RETRY")
-        late.write_bytes((samples / "bus.jpg").read_bytes())
+        late.write_bytes((images / "bus.jpg").read_bytes())
         assert job.result(60).people == []
     finally:
         late.unlink(missing_ok=True)
     with pytest.raises(ImageNotFound):
-        client.submit(samples / "never.jpg").result(60)
+        client.submit(images / "never.jpg").result(60)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
 def test_a_killed_workers_message_comes_back_at_once(
-    servers: Servers, client: PoseClient, start_worker: Start, samples: Path
+    servers: Servers, client: PoseClient, start_worker: Start, images: Path
 ) -> None:
     """RabbitMQ sees the connection close; on Redis the time limit must pass, which test_fleet.py waits for."""
-    slow = {**servers, "POSE_ENGINE": "null", "NULL_NET_MS": "4000", "POSE_QUEUE": "slow", "POSE_IMAGE_ROOTS": samples}
+    slow = {**servers, "POSE_ENGINE": "null", "NULL_NET_MS": "4000", "POSE_QUEUE": "slow", "POSE_IMAGE_ROOTS": images}
     first = start_worker("cpu7", **slow)
     with PoseClient(
         servers["POSE_BROKER_URL"], result_backend=servers["POSE_RESULT_BACKEND"], queue="slow"
     ) as slow_client:
-        job = slow_client.submit(samples / "bus.jpg", overlay=False)
+        job = slow_client.submit(images / "bus.jpg", overlay=False)
         wait_until(lambda: job.state == "STARTED", 60)
         os.kill(first.pid, signal.SIGKILL)
         psutil.wait_procs([psutil.Process(first.pid)], 30)
@@ -176,9 +187,9 @@ def _hostile(publish: Callable[..., None]) -> Iterator[Optional[str]]:
 @pytest.mark.long
 @pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
 def test_hostile_messages_end_typed_or_with_the_dead(
-    worker: subprocess.Popen, servers: Servers, client: PoseClient, samples: Path
+    worker: subprocess.Popen, servers: Servers, client: PoseClient, images: Path
 ) -> None:
-    client.submit(samples / "bus.jpg", overlay=False).result(60)  # so the worker has declared everything
+    client.submit(images / "bus.jpg", overlay=False).result(60)  # so the worker has declared everything
     with kombu.Connection(servers["POSE_BROKER_URL"]) as connection:
         producer = connection.Producer()
 
@@ -192,5 +203,5 @@ def test_hostile_messages_end_typed_or_with_the_dead(
                 client.job(job_id).result(30)
         dead = declared_dead_queue("pose")(connection.default_channel)
         wait_until(lambda: dead.queue_declare(passive=True)[1] >= len(ids) // 2)
-    assert client.submit(samples / "bus.jpg", overlay=False).result(30).attempt == 1
+    assert client.submit(images / "bus.jpg", overlay=False).result(30).attempt == 1
     assert worker.poll() is None

@@ -67,10 +67,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shown(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with browser(tmp_path_factory.mktemp("browser")) as window:
-        window.open(page.as_uri())
         yield window
+
+
+@pytest.fixture
+def shown(window: Page, page: Path) -> Page:
+    """The report as it is when it has just been opened."""
+    window.open("about:blank")
+    window.requests.clear()
+    window.errors.clear()
+    window.open(page.as_uri())
+    return window
 
 
 def _visible(shown: Page) -> Any:

@@ -14,6 +14,13 @@ from worker.engine.netdef import OPERATORS
 
 RANDOM = np.random.default_rng(7)
 X = RANDOM.standard_normal((2, 6, 7, 9)).astype(np.float32)
+START = RANDOM.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_in_any_order() -> None:
+    """Each test draws what it drew alone."""
+    RANDOM.bit_generator.state = START
 
 
 def _random(*shape: int) -> np.ndarray:

@@ -44,6 +44,13 @@ def _kinds(net: NetPair) -> Counter:
 
 
 BATCH_NORM = {"s": _random(8), "t": _random(8), "m": _random(8), "v": np.abs(_random(8)) + 0.1}
+START = RANDOM.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_in_any_order() -> None:
+    """Each test draws what it drew alone."""
+    RANDOM.bit_generator.state = START
 
 
 @pytest.mark.parametrize("bias", [True, False])

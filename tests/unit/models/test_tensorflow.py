@@ -17,6 +17,13 @@ from worker.errors import ModelError
 
 RANDOM = np.random.default_rng(3)
 X = RANDOM.standard_normal((1, 3, 16, 24)).astype(np.float32)
+START = RANDOM.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_in_any_order() -> None:
+    """Each test draws what it drew alone."""
+    RANDOM.bit_generator.state = START
 
 
 def _run(graph: Graph, output: str) -> np.ndarray:
