@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all caffe2-test lint format chaos protections bench bench-fleet bench-engine bench-decoder bench-options bench-precision gpu-bench clean
+.PHONY: demo test test-all caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options bench-precision gpu-bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -15,7 +15,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/python -m worker submit --local --out $(OUT) --report $(OUT)/report.html $(IMAGES)
 
 # Three at a time, for many tests wait for processes; each file's in one process, which share its servers and workers.
-PYTEST_ALL := -n 3 --dist loadfile
+# In random order, which is that of the seed in pytest's header, as is all that tests draw: `make test SEED=11` repeats it.
+PYTEST_ALL = -n 3 --dist loadfile --randomly-seed=$(or $(SEED),default)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -67,12 +68,6 @@ format: $(VENV)/.dev
 chaos: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m tests.chaos.run $(CHAOS)
-
-# Switches off every protection of a job in turn, in a copy, and sees its test fail: a quarter of an hour.
-protections: $(VENV)/.dev
-	$(BIN)/python -m models.fetch mobilenet_thin
-	$(BIN)/python -m models.samples $(SAMPLES)
-	$(BIN)/python -m tests.protections $(PROTECTIONS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
