@@ -18,7 +18,9 @@ from worker.cli.evaluate import evaluate
 from worker.cli.submit import submit
 from worker.contract import Image, Job, Model, Options, OverlayOptions, Result
 
-DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+#: The documents that say where something is.
+GUIDES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md")
 OPENPOSE = (ROOT / "docs" / "openpose.md").read_text(encoding="utf-8")
 #: The cells of each row: OpenPose's flags, option of a job, option of submit, remarks.
 ROWS = [[cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\| `--.*$", OPENPOSE, re.M)]
@@ -86,8 +88,7 @@ def test_what_measures_accuracy_is_a_command(line: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_a_document_links_to_is_there(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    prose = _prose(document)
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
         if "://" not in target:
             path, _, anchor = target.partition("#")
@@ -96,6 +97,41 @@ def test_what_a_document_links_to_is_there(document: str) -> None:
             assert not anchor or anchor in _anchors(found.read_text(encoding="utf-8")), target
     for name in re.findall(r"`((?:docs|deploy|tests|worker|models|benchmarks)/[\w./-]+\.\w+)`", prose):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("document", GUIDES)
+def test_every_path_that_a_guide_names_is_there(document: str) -> None:
+    names = [name for name in re.findall(r"`([\w.*][\w./*-]*)`", _prose(document)) if _is_path(name)]
+    assert names
+    assert [name for name in names if not any(ROOT.glob(name))] == []
+
+
+def _is_path(name: str) -> bool:
+    """Whether `name` is meant as a path from the repository's root, of something that is part of it."""
+    made_later = name.startswith((".venv", "out/"))
+    return (
+        not made_later and name != "__init__.py" and ("/" in name or name.endswith((".py", ".toml", ".txt", ".lock")))
+    )
+
+
+@pytest.mark.parametrize("document", GUIDES)
+def test_what_a_guide_says_is_in_a_file_is_defined_there(document: str) -> None:
+    for name, path in re.findall(r"`(\w+)` in `([\w/]+\.py)`", _prose(document)):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        field = name.lower().replace("pose_", "")  # of a setting
+        assert re.search(rf"^\s*(def |class )?({name}|{field})\b", text, re.M), f"{name} in {path}"
+
+
+def test_every_test_that_a_document_names_is_there() -> None:
+    for document in DOCUMENTS:
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", _prose(document)):
+            assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{document}: {path}::{name}"
+
+
+def _prose(document: str) -> str:
+    """A document without its examples."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
