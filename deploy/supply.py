@@ -1,9 +1,9 @@
 """The supply chain of the runtime requirements: ``lock``, ``check``, ``audit``, ``sbom`` (see the Makefile).
 
-requirements.lock pins everything with its hashes, for Python 3.11 to 3.13 on every platform. torch comes in builds that
-differ in a local version (``2.13.0+cpu``), which the registry does not list: requirements.lock admits the build that
-pip's configuration gives here as well, and requirements-cpu.lock asks for that build alone, without the gigabytes of
-CUDA that the other needs. Where pip gives no such build, what the locks have of it stays while torch's version does.
+requirements.lock has every package with its version and hashes, for Python 3.11 to 3.13 on every platform. torch has
+several builds, which differ in a local version (``2.13.0+cpu``) that the registry does not list. So requirements.lock
+also allows the build that pip finds here. requirements-cpu.lock allows only that build, without the gigabytes of CUDA.
+If pip finds no such build, the locks keep the one that they have, as long as torch's version is the same.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ REQUIREMENTS, LOCK, CPU_LOCK = "requirements.txt", "requirements.lock", "require
 SBOM = "sbom.cdx.json"
 _BIN = Path(sys.executable).parent
 _HEAD = f"# Made by `make lock` from {REQUIREMENTS}"
-#: What torch's CUDA build brings along.
+#: Packages that only torch's CUDA build needs.
 _CUDA = re.compile(r"(nvidia-|cuda-|triton)")
-#: Has pip find what it would install, and report it.
+#: pip reports what it would install, and installs nothing.
 _ASK = ("--dry-run", "--ignore-installed", "--quiet", "--report=-")
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
 
 
 def pins(text: str) -> Dict[str, str]:
-    """Version by name, of a lock or of requirements; a name with several has the last."""
+    """The version of each package in a lock or in requirements; the last one if a package has several."""
     return {name.lower(): version for name, version in _PIN.findall(text)}
 
 
@@ -64,7 +64,7 @@ def _write(name: str, found: List[str]) -> None:
 
 
 def _other_build(version: str) -> str:
-    """The entry of the build of torch that has a local version: pip's here, or else the lock's."""
+    """The lock's entry of the torch build with a local version: the one that pip finds here, or else the lock's own."""
     found = json.loads(_run("pip", "install", *_ASK, "--no-deps", f"torch=={version}"))["install"][0]
     if "+" in found["metadata"]["version"]:
         digest = found["download_info"]["archive_info"]["hashes"]["sha256"]
@@ -72,11 +72,11 @@ def _other_build(version: str) -> str:
     for known in entries((ROOT / CPU_LOCK).read_text()):
         if known.startswith(f"torch=={version}+"):
             return known
-    raise SystemExit(f"pip gives no CPU build of torch {version} here; have it know an index that has one.")
+    raise SystemExit(f"pip finds no CPU build of torch {version}; configure a package index that has one.")
 
 
 def _admitting(entry: str, build: str) -> str:
-    """`entry`, of torch, with the hashes of `build`, too; of another package as it is."""
+    """`entry`; if it is torch's, also with the hashes of `build`."""
     if not entry.startswith("torch=="):
         return entry
     hashes = sorted({*_HASH.findall(entry), *_HASH.findall(build)})
@@ -84,9 +84,9 @@ def _admitting(entry: str, build: str) -> str:
 
 
 def check() -> None:
-    """Have pip take every package that this platform needs, and compare its hash; nothing is installed.
+    """Let pip compare the hash of every package that this platform needs; nothing is installed.
 
-    By CPU_LOCK, or by the one that POSE_LOCK names.
+    The lock is CPU_LOCK, or the one that POSE_LOCK names.
     """
     name = os.environ.get("POSE_LOCK", CPU_LOCK)
     given = _run("pip", "install", *_ASK, "--require-hashes", "-r", name)
@@ -94,18 +94,18 @@ def check() -> None:
 
 
 def audit() -> None:
-    """Ask for known vulnerabilities of what is locked; fails if there are any, and says so if nobody can be asked."""
+    """Look for known vulnerabilities of the locked packages. Fails if there are any; says if the database is away."""
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "told.json"
-        options = ["--no-deps", "--disable-pip", "--progress-spinner=off", "--format=json", f"--output={told}"]
+        report = Path(folder) / "report.json"
+        options = ["--no-deps", "--disable-pip", "--progress-spinner=off", "--format=json", f"--output={report}"]
         command = [_BIN / "pip-audit", f"--requirement={ROOT / LOCK}", *options]
         done = subprocess.run(command, capture_output=True, text=True)
-        found = json.loads(told.read_text())["dependencies"] if told.exists() and told.stat().st_size else []
+        found = json.loads(report.read_text())["dependencies"] if report.exists() and report.stat().st_size else []
     verdict(found, done.stderr)
 
 
 def verdict(found: List[dict], said: str) -> None:
-    """Print what pip-audit has `found`, package by package; ends with status 1 if something is vulnerable."""
+    """Print what pip-audit has `found` for each package; ends with status 1 if a package is vulnerable."""
     asked = [one for one in found if "skip_reason" not in one]
     bad = [(one["name"], one["version"], flaw) for one in asked for flaw in one["vulns"]]
     for name, version, flaw in bad:
@@ -121,7 +121,7 @@ def verdict(found: List[dict], said: str) -> None:
 
 
 def sbom() -> None:
-    """Write the bill of materials (CycloneDX 1.6, JSON) of what is locked, and see that it has all of it."""
+    """Write the bill of materials (CycloneDX 1.6, JSON) of the locked packages, and check that none is missing."""
     options = ["--pyproject=pyproject.toml", "--of=JSON", "--sv=1.6", "--output-reproducible", "--validate"]
     _run("cyclonedx-py", "requirements", LOCK, *options, f"--output-file={SBOM}")
     document = json.loads((ROOT / SBOM).read_text())
@@ -135,7 +135,7 @@ def sbom() -> None:
 def _run(program: str, *arguments: str) -> str:
     done = subprocess.run([_BIN / program, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"{program} ended with status {done.returncode}; what it says stands above.")
+        raise SystemExit(f"{program} ended with status {done.returncode}; see its output above.")
     return done.stdout
 
 
