@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.documents import command, example, examples
+from tests.unit.test_rooms import MAY_IMPORT
 from worker.__main__ import main
 from worker.cli.evaluate import evaluate
 from worker.cli.submit import submit
@@ -126,6 +127,17 @@ def test_every_test_that_a_document_names_is_there() -> None:
     for document in DOCUMENTS:
         for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", _prose(document)):
             assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{document}: {path}::{name}"
+
+
+def test_the_import_table_is_the_one_that_a_test_checks() -> None:
+    section = _prose("docs/architecture.md").partition("## Who may import whom")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\w`, ]+) \| ([\w., ]+) \|$", section, re.M)
+    shown = {room.strip("` "): names for rooms, names in rows[1:] for room in rooms.split(",")}
+    built = {room for room in MAY_IMPORT if room != "video" or (ROOT / "worker" / room).is_dir()}
+    for room in built:
+        imported = {name for name in MAY_IMPORT[room].split() if name.partition(".")[0] in built}
+        assert set(shown[room].replace("no other room", "").replace(",", " ").split()) == imported, room
+    assert set(shown) == built
 
 
 def _prose(document: str) -> str:
