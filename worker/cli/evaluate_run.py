@@ -147,7 +147,8 @@ def in_process(options: Dict[str, Any], told: Mapping[str, str]) -> Iterator[Run
 def _look(
     estimator: Estimator, paths: Mapping[int, Path], options: Options, chosen: Settings
 ) -> Iterator[Tuple[int, Union[Answer, PoseError]]]:
-    from worker.images.local import ImagePolicy, load_image
+    from worker.images.local import load_image
+    from worker.images.policy import ImagePolicy
 
     policy = ImagePolicy(
         roots=("/",), max_bytes=chosen.max_bytes, max_pixels=chosen.max_pixels, max_aspect=chosen.max_aspect

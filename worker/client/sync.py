@@ -33,7 +33,8 @@ from worker.notify.pending import Outbox
 from worker.servers import connect
 from worker.servers import queue as declared_queue
 from worker.settings import masked
-from worker.storage.store import RedisStore, delete, fetch
+from worker.storage.redis import RedisStore
+from worker.storage.urls import delete, fetch
 
 #: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
 #: enough that neither this process nor Redis fills up.

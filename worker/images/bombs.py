@@ -1,4 +1,4 @@
-"""How an image file is built: what costs a decoder more than the picture's own size says."""
+"""How an image file is built: parts that cost a decoder more time than the image's size explains."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ _MAX_GAP = 65_536
 #: A JPEG's next marker, whatever stands before it; those within a scan's own data are none.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
-#: Pages of a TIFF that are counted: Pillow compares the place of each with those of all before it.
+#: Pages of a TIFF that are counted: Pillow compares the offset of each with those of all before it.
 _MOST_PAGES = 1000
 #: A TIFF's TileWidth and TileLength (TIFF 6.0, section 15).
 _TILE_SIDES = (322, 323)
 
 
 def jpeg_fault(data: bytes) -> Optional[str]:
-    """Why decoding a JPEG would take too long, by its markers up to its end: what lies between them, such as a preview,
-    and behind it, such as a film, may hold the same bytes."""
-    place = scans = 0
+    """Why decoding a JPEG would take too long; None if it would not.
+
+    Only markers up to the image's own end count: a preview within it, or a film behind it, has markers, too.
+    """
+    offset = scans = 0
     kind = None
-    while marker := _MARKER.search(data, place):
-        if kind != _SCAN and marker.start() - place > _MAX_GAP:
+    while marker := _MARKER.search(data, offset):
+        if kind != _SCAN and marker.start() - offset > _MAX_GAP:
             return f"it is a JPEG with more than {_MAX_GAP} bytes of nothing in it"
-        place, kind = marker.end(), marker[0][1]
+        offset, kind = marker.end(), marker[0][1]
         if kind == _END:
             break
         if kind not in _WITHOUT_LENGTH:
-            place += int.from_bytes(data[place : place + 2], "big")
+            offset += int.from_bytes(data[offset : offset + 2], "big")
         scans += kind == _SCAN
         if scans > _MAX_SCANS:
             return f"it is a JPEG of more than {_MAX_SCANS} scans"
@@ -48,7 +50,7 @@ def tile_size(picture: Image.Image) -> Tuple[int, int]:
 
 
 def count_frames(picture: Image.Image) -> Tuple[int, bool]:
-    """How many there are, and whether there are more of them than were counted."""
+    """How many frames or pages there are, and whether there are more than were counted."""
     if not isinstance(picture, TiffImageFile):
         return int(getattr(picture, "n_frames", 1)), False
     try:

@@ -9,13 +9,13 @@ import stat
 import warnings
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple, Type
-from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
-from billiard.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from worker.contract import without_query
 from worker.errors import (
     ImageNotAllowed,
     ImageNotFound,
@@ -25,8 +25,10 @@ from worker.errors import (
     ImageUnreadable,
     PoseError,
 )
+from worker.files import printable
 from worker.images.bombs import count_frames, jpeg_fault, tile_size
-from worker.images.remote import is_remote, read_remote, without_query
+from worker.images.policy import ImagePolicy, is_remote, local_path
+from worker.images.remote import read_remote
 
 #: What is decoded, whatever the file is called. Nothing here fetches, scripts or calls another program.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -38,31 +40,10 @@ _BAND = 1 << 20
 _BACKGROUND = (255, 255, 255)
 #: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
+#: Errors that no decoder makes: ours, and the end of the job's time.
+_NOT_A_DECODERS = (PoseError, SoftTimeLimitExceeded)
 #: What opening a file fails with where it must not be opened.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV)
-
-
-@dataclass(frozen=True)
-class ImagePolicy:
-    """What may be read.
-
-    Attributes:
-        roots: folders whose images may be read; symbolic links are resolved first. And URLs, see worker.images.remote.
-        max_bytes: largest file, in bytes.
-        max_pixels: largest image, in pixels.
-        max_aspect: longest side divided by the shortest.
-        wait_for_missing: whether a missing file may still come, and is so a transient failure.
-        url_timeout_s: seconds within which an image must have come from its URL.
-        private_hosts: hosts that may have addresses which are not public.
-    """
-
-    roots: Tuple[str, ...]
-    max_bytes: int = 64 << 20
-    max_pixels: int = 64_000_000
-    max_aspect: float = 100.0
-    wait_for_missing: bool = False
-    url_timeout_s: float = 20.0
-    private_hosts: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,11 +79,11 @@ def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
         if not data:
             raise _undecodable(path, "it is empty")
     else:
-        data = _read(_local_path(path), _in_one_line(path), policy)
-    shown = _in_one_line(path)
+        data = _read(local_path(path), printable(path), policy)
+    shown = printable(path)
     try:
         return replace(_decode(data, shown, policy), path=path)
-    except (PoseError, SoftTimeLimitExceeded):
+    except _NOT_A_DECODERS:
         raise
     except MemoryError as exc:
         raise ImageTooLarge(f"{shown} did not fit into memory; send a smaller image.") from exc
@@ -110,48 +91,30 @@ def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
         raise _undecodable(shown, f"it is truncated or corrupt ({exc or type(exc).__name__})") from exc
 
 
-def _in_one_line(path: str) -> str:
-    """`path` for a sentence: what would break the line or command a terminal, escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in path)
-
-
-def _local_path(path: str) -> str:
-    if "://" not in path:
-        return path
-    try:
-        parts = urlsplit(path)
-    except ValueError:  # its brackets do not close
-        parts = urlsplit("")
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        shown = _in_one_line(without_query(path))
-        raise ImageNotAllowed(f"{shown} is not a path or a file://, s3:// or https:// URL; send one of these.")
-    return unquote(parts.path, errors="surrogateescape")
-
-
 def _read(local: str, shown: str, policy: ImagePolicy) -> bytes:
-    """The file's bytes. What is checked is what is read: the place is found once, without touching what is there."""
+    """The file's bytes. What is checked is what is read: the path is resolved once, without opening what it names."""
     try:
-        place = os.open(local, os.O_PATH | os.O_CLOEXEC)
+        handle = os.open(local, os.O_PATH | os.O_CLOEXEC)
     except (OSError, ValueError) as exc:
         raise _unopened(exc, local, shown, policy) from exc
     try:
-        if not _allowed(os.readlink(f"/proc/self/fd/{place}"), policy):  # noqa: PTH115 - the kernel's own word
+        if not policy.allows_file(os.readlink(f"/proc/self/fd/{handle}")):  # noqa: PTH115 - as the kernel has resolved it
             raise _outside(shown)
-        _check_kind(os.fstat(place), shown, policy)
-        return _bytes(place, shown, policy)
+        _check_kind(os.fstat(handle), shown, policy)
+        return _bytes(handle, shown, policy)
     except OSError as exc:
         if exc.errno in _FORBIDDEN:
             raise _forbidden(exc, shown) from exc
         raise ImageUnreadable(f"{shown} could not be read ({exc.strerror}); it is tried again.") from exc
     finally:
-        os.close(place)
+        os.close(handle)
 
 
 def _unopened(exc: Exception, local: str, shown: str, policy: ImagePolicy) -> PoseError:
     number = getattr(exc, "errno", None)
     if number in (errno.ENAMETOOLONG, None):
         return ImageNotFound(f"{shown[:200]!r} is not a possible path ({exc}); check it.")
-    if not _allowed(os.path.realpath(local), policy):  # what is out there is nobody's business
+    if not policy.allows_file(os.path.realpath(local)):  # of what lies outside, nothing is said
         return _outside(shown)
     if number in (errno.ENOENT, errno.ENOTDIR):
         kind: Type[PoseError] = ImageNotReady if policy.wait_for_missing else ImageNotFound
@@ -159,12 +122,6 @@ def _unopened(exc: Exception, local: str, shown: str, policy: ImagePolicy) -> Po
     if number in _FORBIDDEN:
         return _forbidden(exc, shown)
     return ImageUnreadable(f"{shown} could not be opened ({exc}); it is tried again.")
-
-
-def _allowed(real: str, policy: ImagePolicy) -> bool:
-    """Whether `real`, a path without links, lies below an allowed root."""
-    roots = [os.path.realpath(_local_path(root)) for root in policy.roots if not is_remote(root)]
-    return any(real == root or real.startswith(root.rstrip("/") + "/") for root in roots)
 
 
 def _outside(shown: str) -> ImageNotAllowed:
@@ -185,8 +142,8 @@ def _check_kind(status: os.stat_result, shown: str, policy: ImagePolicy) -> None
         raise _too_large(shown, f"{status.st_size} bytes, more than {policy.max_bytes}")
 
 
-def _bytes(place: int, shown: str, policy: ImagePolicy) -> bytes:
-    with open(f"/proc/self/fd/{place}", "rb") as file:  # noqa: PTH123 - the very file that was checked
+def _bytes(handle: int, shown: str, policy: ImagePolicy) -> bytes:
+    with open(f"/proc/self/fd/{handle}", "rb") as file:  # noqa: PTH123 - the very file that was checked
         data = file.read(policy.max_bytes + 1)  # it may have grown since
     if len(data) > policy.max_bytes:
         raise _too_large(shown, f"more than {policy.max_bytes} bytes")
@@ -244,9 +201,9 @@ def _orientation(picture: Image.Image) -> Optional[int]:
     """As EXIF has it, 1 being upright; None if that cannot be read."""
     try:
         return int(picture.getexif().get(0x0112, 1))
-    except SoftTimeLimitExceeded:
+    except _NOT_A_DECODERS:
         raise
-    except Exception:  # what is said of a picture may be broken, and the picture whole
+    except Exception:  # the EXIF data may be broken, and the image whole
         return None
 
 

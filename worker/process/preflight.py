@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from worker.device.pin import own_device
 from worker.engine import read_manifest
 from worker.errors import PoseError
-from worker.images.remote import check_root
+from worker.images.policy import check_root
 from worker.observe.tracing import check as check_tracing
 from worker.settings import NO_BROKER, Settings, faults, masked, read_settings
 from worker.storage import s3

@@ -19,13 +19,13 @@ from worker.device.nets import Nets
 from worker.device.pin import Device
 from worker.engine import Maps, read_manifest
 from worker.errors import InvalidRequest
-from worker.images.local import ImagePolicy, LoadedImage, load_image
-from worker.images.remote import check_root
+from worker.images.local import LoadedImage, load_image
+from worker.images.policy import ImagePolicy, check_root
 from worker.observe.tracing import Lap
 from worker.pose import Estimate, Estimator, compiled, draw_overlay
 from worker.pose.formats import maps_archive
 from worker.settings import Settings
-from worker.storage.store import open_store
+from worker.storage.urls import open_store
 
 logger = logging.getLogger(__name__)
 

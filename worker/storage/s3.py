@@ -1,4 +1,6 @@
-"""S3 by fsspec: where it is and who may come is told by the environment that all of Amazon's tools read.
+"""S3: images in it, and overlays as objects, which the bucket's own lifecycle rule removes.
+
+Where it is, and with which rights, is read from the environment, as by all of Amazon's tools:
 
 ``AWS_ENDPOINT_URL`` (for MinIO, Ceph and others), ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``,
 ``AWS_DEFAULT_REGION``, profiles, roles. Needs s3fs: ``pip install -r deploy/requirements-s3.txt``.
@@ -9,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Tuple, Type
+from typing import Any, Iterator, Tuple, Type
 
-from worker.errors import SettingsError
+from worker.errors import SettingsError, StorageUnavailable
+from worker.storage.store import StoredObject, checked_key, outages, stored_object
 
 #: Seconds within which a connection must be made; one that stands must go on within the other.
 _CONNECT_S, _READ_S = 5, 20
@@ -66,3 +70,46 @@ def split(url: str) -> Tuple[str, str]:
     if not bucket or any(part in ("", ".", "..") for part in key.rstrip("/").split("/") if key):
         raise ValueError(f"{url} is not s3://bucket/key")
     return bucket, key
+
+
+class S3Store:
+    """Objects below ``s3://bucket/prefix``; S3 shows an object whole or not at all.
+
+    Raises:
+        SettingsError: s3fs is not installed.
+        ValueError: the URL names no bucket.
+    """
+
+    def __init__(self, url: str, prefix: str = "") -> None:
+        bucket, key = split(url)
+        self._root = "/".join(part for part in (bucket, key.strip("/"), prefix) if part)
+        self._files = filesystem()
+
+    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
+        """See :class:`worker.storage.store.Store`; `ttl_s` is left to the bucket."""
+        path = f"{self._root}/{checked_key(key)}"
+        with self._outages():
+            self._files.pipe_file(path, data, ContentType=media_type)
+        return stored_object(f"s3://{path}", data, media_type, None)
+
+    def get(self, key: str) -> bytes:
+        """See :class:`worker.storage.store.Store`."""
+        with self._outages():
+            data: bytes = self._files.cat_file(f"{self._root}/{checked_key(key)}")
+        return data
+
+    def delete(self, key: str) -> None:
+        """See :class:`worker.storage.store.Store`."""
+        with self._outages():
+            self._files.rm_file(f"{self._root}/{checked_key(key)}")
+
+    def close(self) -> None:
+        """See :class:`worker.storage.store.Store`."""
+
+    @contextmanager
+    def _outages(self) -> Iterator[None]:
+        with outages(f"s3://{self._root}", errors()):
+            try:
+                yield
+            except FileNotFoundError as exc:
+                raise StorageUnavailable(f"There is no such overlay or bucket ({exc}); it may have expired.") from exc

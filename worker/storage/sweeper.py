@@ -11,7 +11,7 @@ from celery.utils.log import get_logger
 
 from worker.errors import StorageUnavailable
 from worker.settings import settings
-from worker.storage.store import FileStore
+from worker.storage.file import FileStore
 
 logger = get_logger(__name__)
 

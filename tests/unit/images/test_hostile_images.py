@@ -20,7 +20,8 @@ from PIL import Image
 
 from tests.support.hostile_files import valid_images, write_files
 from worker.errors import ImageError, ImageNotAllowed
-from worker.images.local import FORMATS, ImagePolicy, load_image
+from worker.images.local import FORMATS, load_image
+from worker.images.policy import ImagePolicy
 
 #: Seconds within which any file must be told of; none takes a tenth.
 _LIMIT_S = 5.0

@@ -14,12 +14,13 @@ from typing import Any, Callable, Dict
 import cv2
 import numpy as np
 import pytest
-from billiard.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded
 from PIL import Image
 
 from tests.support.hostile_files import tiff
 from worker import errors
-from worker.images.local import ImagePolicy, load_image
+from worker.images.local import load_image
+from worker.images.policy import ImagePolicy
 
 WIDTH, HEIGHT = 60, 40
 #: RGB of the quarters: top left, top right, bottom left, bottom right.

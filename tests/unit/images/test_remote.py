@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.web import Site, answer, certificate, site
+from worker.contract import without_query
 from worker.errors import (
     ImageNotAllowed,
     ImageNotFound,
@@ -22,8 +23,8 @@ from worker.errors import (
     ImageUnreadable,
     SettingsError,
 )
-from worker.images.local import ImagePolicy, load_image
-from worker.images.remote import check_root, without_query
+from worker.images.local import load_image
+from worker.images.policy import ImagePolicy, check_root
 from worker.settings import read_settings
 
 PHOTO = bytes(cv2.imencode(".jpg", np.full((40, 30, 3), 7, np.uint8))[1])

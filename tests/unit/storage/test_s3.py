@@ -21,9 +21,10 @@ from worker.errors import (
     ImageUnreadable,
     StorageUnavailable,
 )
-from worker.images.local import ImagePolicy, load_image
+from worker.images.local import load_image
+from worker.images.policy import ImagePolicy
 from worker.storage import s3
-from worker.storage import store as storage
+from worker.storage.urls import delete, fetch, open_store
 
 pytestmark = [
     pytest.mark.queue,
@@ -84,7 +85,7 @@ def test_a_server_that_is_away_is_worth_another_try(monkeypatch: pytest.MonkeyPa
     use(f"http://127.0.0.1:{free_port()}", monkeypatch)
     with pytest.raises(ImageUnreadable, match="it is tried again"):
         load_image("s3://bucket/a.png", ImagePolicy(("s3://bucket",)))
-    store = storage.open_store("s3://bucket/overlays")
+    store = open_store("s3://bucket/overlays")
     for step in (lambda: store.put("a.jpg", b"x", media_type="image/jpeg", ttl_s=9), lambda: store.get("a.jpg")):
         with pytest.raises(StorageUnavailable, match="check that it is up"):
             step()
@@ -92,14 +93,14 @@ def test_a_server_that_is_away_is_worth_another_try(monkeypatch: pytest.MonkeyPa
 
 
 def test_overlays_are_kept_replaced_and_deleted(bucket: str) -> None:
-    store: Any = storage.open_store(f"s3://{bucket}/drawn", prefix="pose")
+    store: Any = open_store(f"s3://{bucket}/drawn", prefix="pose")
     stored = store.put("overlay/j.jpg", b"first", media_type="image/jpeg", ttl_s=60)
     assert stored.url == f"s3://{bucket}/drawn/pose/overlay/j.jpg"
     assert (stored.bytes, stored.expires_at) == (5, None)
     assert store.put("overlay/j.jpg", b"second", media_type="image/jpeg", ttl_s=60).url == stored.url
-    assert storage.fetch(stored.url, store) == b"second"
+    assert fetch(stored.url, store) == b"second"
     assert s3.filesystem().info(stored.url)["ContentType"] == "image/jpeg"
-    storage.delete(stored.url, store)
+    delete(stored.url, store)
     with pytest.raises(StorageUnavailable, match="may have expired"):
         store.get("overlay/j.jpg")
     with pytest.raises(ValueError, match="key"):
@@ -107,6 +108,6 @@ def test_overlays_are_kept_replaced_and_deleted(bucket: str) -> None:
 
 
 def test_a_store_without_its_bucket_is_an_outage(bucket: str) -> None:
-    store = storage.open_store(f"s3://no-{bucket}/drawn")
+    store = open_store(f"s3://no-{bucket}/drawn")
     with pytest.raises(StorageUnavailable):
         store.put("a.jpg", b"x", media_type="image/jpeg", ttl_s=9)

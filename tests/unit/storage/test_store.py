@@ -12,8 +12,10 @@ import redis
 
 from tests.support import wait_until
 from worker.errors import SettingsError, StorageUnavailable
-from worker.storage import store as storage
+from worker.storage.file import FileStore
+from worker.storage.redis import RedisStore
 from worker.storage.sweeper import Sweeper
+from worker.storage.urls import delete, fetch, open_store
 
 
 @pytest.fixture(params=["file", pytest.param("redis", marks=pytest.mark.queue)])
@@ -22,16 +24,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_what_is_put_can_be_got_replaced_and_deleted(url: str) -> None:
-    store = storage.open_store(url, prefix="test")
+    store = open_store(url, prefix="test")
     stored = store.put("overlay/a.jpg", b"first", media_type="image/jpeg", ttl_s=60)
     assert (stored.bytes, stored.media_type) == (5, "image/jpeg")
     assert stored.sha256 == hashlib.sha256(b"first").hexdigest()
     assert stored.expires_at == pytest.approx(time.time() + 60, abs=5)
     assert store.put("overlay/a.jpg", b"second", media_type="image/jpeg", ttl_s=60).url == stored.url
     assert store.get("overlay/a.jpg") == b"second"
-    home = storage.RedisStore(url) if url.startswith("redis") else store
-    assert storage.fetch(stored.url, home) == b"second"
-    storage.delete(stored.url, home)
+    home = RedisStore(url) if url.startswith("redis") else store
+    assert fetch(stored.url, home) == b"second"
+    delete(stored.url, home)
     store.delete("overlay/a.jpg")  # once more: nothing happens
     with pytest.raises(StorageUnavailable):
         store.get("overlay/a.jpg")
@@ -39,13 +41,13 @@ def test_what_is_put_can_be_got_replaced_and_deleted(url: str) -> None:
 
 @pytest.mark.queue
 def test_redis_objects_expire_and_their_urls_hold_no_password(broker: str, redis_client: redis.Redis) -> None:
-    stored = storage.open_store(broker, prefix="test").put("k.jpg", b"x", media_type="image/jpeg", ttl_s=60)
+    stored = open_store(broker, prefix="test").put("k.jpg", b"x", media_type="image/jpeg", ttl_s=60)
     assert 50 < redis_client.ttl("test:k.jpg") <= 60
     assert stored.url == "redis:///test%3Ak.jpg"
 
 
 def test_files_are_swept_when_they_expire(tmp_path: Path) -> None:
-    store = storage.FileStore(tmp_path.as_uri())
+    store = FileStore(tmp_path.as_uri())
     store.put("old.jpg", b"x", media_type="image/jpeg", ttl_s=60)
     store.put("new.jpg", b"x", media_type="image/jpeg", ttl_s=60)
     os.utime(tmp_path / "old.jpg", (1, 1))
@@ -57,7 +59,7 @@ def test_files_are_swept_when_they_expire(tmp_path: Path) -> None:
 
 
 def test_workers_sweep_by_themselves(tmp_path: Path) -> None:
-    store = storage.FileStore(tmp_path.as_uri())
+    store = FileStore(tmp_path.as_uri())
     store.put("overlay/old.jpg", b"x", media_type="image/jpeg", ttl_s=1)
     sweeper = Sweeper(store, keep_s=1)
     try:
@@ -69,13 +71,13 @@ def test_workers_sweep_by_themselves(tmp_path: Path) -> None:
 def test_a_store_that_is_away_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageUnavailable, match="check that it is up"):
-        storage.open_store((tmp_path / "file").as_uri()).put("a.jpg", b"x", media_type="image/jpeg", ttl_s=60)
+        open_store((tmp_path / "file").as_uri()).put("a.jpg", b"x", media_type="image/jpeg", ttl_s=60)
     with pytest.raises(StorageUnavailable, match="check that it is up"):
-        storage.open_store("redis://127.0.0.1:1/0").put("a.jpg", b"x", media_type="image/jpeg", ttl_s=60)
+        open_store("redis://127.0.0.1:1/0").put("a.jpg", b"x", media_type="image/jpeg", ttl_s=60)
 
 
 def test_a_half_written_file_is_never_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = storage.open_store(tmp_path.as_uri())
+    store = open_store(tmp_path.as_uri())
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -89,9 +91,9 @@ def test_a_half_written_file_is_never_seen(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("key", ["../escape.jpg", "/etc/passwd", "a/../../b", ""])
 def test_keys_stay_below_the_store(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="key"):
-        storage.open_store(tmp_path.as_uri()).put(key, b"x", media_type="image/jpeg", ttl_s=60)
+        open_store(tmp_path.as_uri()).put(key, b"x", media_type="image/jpeg", ttl_s=60)
 
 
 def test_other_stores_are_refused() -> None:
     with pytest.raises(SettingsError, match="POSE_OVERLAY_STORE"):
-        storage.open_store("ftp://example.org/a")
+        open_store("ftp://example.org/a")
