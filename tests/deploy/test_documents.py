@@ -160,6 +160,18 @@ def test_what_a_document_says_to_call_is_there(document: str) -> None:
         assert importlib.util.find_spec(module.rstrip(".")), module
 
 
+def test_every_protection_has_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("\n## Which test holds which protection\n")
+    rows = [row for row in section.split("\n## ")[0].splitlines() if row.startswith("| ") and "| test |" not in row]
+    assert len(rows) > 70
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+)(?:\[[^\]]*\])?)?`", row)
+        assert named, row
+        for path, test in named:
+            assert not test or f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8"), row
+
+
 def _anchors(text: str) -> List[str]:
     """What the headings of a Markdown text are linked to by."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
