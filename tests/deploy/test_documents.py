@@ -123,12 +123,6 @@ def test_what_a_guide_says_is_in_a_file_is_defined_there(document: str) -> None:
         assert re.search(rf"^\s*(def |class )?({name}|{field})\b", text, re.M), f"{name} in {path}"
 
 
-def test_every_test_that_a_document_names_is_there() -> None:
-    for document in DOCUMENTS:
-        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", _prose(document)):
-            assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{document}: {path}::{name}"
-
-
 def test_the_import_table_is_the_one_that_a_test_checks() -> None:
     section = _prose("docs/architecture.md").partition("## Who may import whom")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| ([\w`, ]+) \| ([\w., ]+) \|$", section, re.M)
