@@ -17,18 +17,20 @@ from typing import Any, Iterator, Optional, Sequence, Set, Tuple
 import numpy as np
 
 from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest
-from worker.engine.net import Maps, check_outputs, check_sides, empty_maps, probe_side
+from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, first_line, parts, probe_side
 from worker.engine.netdef import Operator, check_blobs, read_net
-from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
+from worker.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
+#: What is in every error of a GPU after which the process can do nothing more with it.
+_BROKEN = ("cuda", "CUDA")
 #: Caffe2 has one set of workspaces for a process; each net has its own among them.
 _numbers = itertools.count()
 
 
-class Caffe2Net:
-    """A net in a Caffe2 workspace of its own; see :class:`worker.engine.net.Net`.
+class Caffe2Net(Net):
+    """A net in a Caffe2 workspace of its own.
 
     Args:
         device: ``cpu`` or ``cuda:<i>``.
@@ -49,7 +51,7 @@ class Caffe2Net:
     ) -> None:
         if precision != "fp32":
             raise ModelError(f"Caffe2 does not run nets in {precision}; set POSE_PRECISION to fp32.")
-        self.manifest, self.device, self.precision = manifest, device, precision
+        super().__init__(manifest, device, precision)
         core, self._workspace = _import_caffe2(threads or len(os.sched_getaffinity(0)))
         self._option = _device_option(core, device)
         self._blobs = manifest.output_blobs
@@ -68,30 +70,16 @@ class Caffe2Net:
             outputs = self._forward(np.zeros((1, 3, side, side), np.float32))
         check_outputs(manifest, self._net, {blob: values.shape for blob, values in zip(self._blobs, outputs)})
 
-    def __call__(self, frames: np.ndarray) -> Maps:
-        """Run padded uint8 frames (N, H, W, 3), BGR."""
-        maps = empty_maps(self.manifest, len(frames), frames.shape[1:3])
-        self.fill([frames], [maps])
-        return maps
-
-    def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
-        """Run padded uint8 frames in one pass and write their maps where they are wanted."""
-        pixels = np.concatenate(frames) if len(frames) > 1 else frames[0]
+    def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
+        """Run padded uint8 inputs in one pass and write their maps where they are wanted."""
+        pixels = np.concatenate(inputs) if len(inputs) > 1 else inputs[0]
         if self.manifest.input.channel_order == "RGB":
             pixels = pixels[..., ::-1]
         self._run((pixels.transpose(0, 3, 1, 2) - self._mean) * self._scale, maps)
 
-    def run(self, batch: np.ndarray) -> Maps:
-        """Run a normalised float32 batch (N, 3, H, W)."""
-        maps = empty_maps(self.manifest, len(batch), batch.shape[2:4])
+    def fill_normalised(self, batch: np.ndarray, maps: Maps) -> None:
+        """Run a normalised batch and write its maps."""
         self._run(batch, [maps])
-        return maps
-
-    def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
-        """Run each (height, width) once, rounded up to the stride."""
-        stride = self.manifest.input.stride
-        for height, width in sizes:
-            self(np.zeros((1, -(-height // stride) * stride, -(-width // stride) * stride, 3), np.uint8))
 
     def close(self) -> None:
         """Give the workspace's memory back."""
@@ -100,14 +88,10 @@ class Caffe2Net:
 
     def _run(self, batch: np.ndarray, maps: Sequence[Maps]) -> None:
         check_sides(self.manifest, batch.shape[2:4])
-        with self._entered(), self._device_errors(batch.shape):
+        with self._entered(), device_errors(self.device, batch.shape, _BROKEN):
             blobs = dict(zip(self._blobs, self._forward(batch)))
-        first = 0
-        for piece in maps:
-            last = first + len(piece[0])
-            for spec, target in zip((self.manifest.heatmaps, self.manifest.pafs), piece):
-                target[...] = blobs[spec.blob][first:last, spec.start : spec.stop]
-            first = last
+        for part in parts(self.manifest, maps):
+            part.target[...] = blobs[part.blob][part.images, part.channels]
 
     def _forward(self, batch: np.ndarray) -> Tuple[np.ndarray, ...]:
         self._workspace.FeedBlob(
@@ -135,7 +119,7 @@ class Caffe2Net:
             )
             self._workspace.CreateNet(predict)
         except RuntimeError as exc:
-            raise ModelError(f"Caffe2 cannot make the net {self._net!r}: {_reason(exc)}.") from exc
+            raise ModelError(f"Caffe2 cannot make the net {self._net!r}: {first_line(exc)}.") from exc
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
@@ -146,21 +130,6 @@ class Caffe2Net:
             yield
         finally:
             self._workspace.SwitchWorkspace(before, True)
-
-    @contextlib.contextmanager
-    def _device_errors(self, shape: Sequence[int]) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as exc:
-            text = str(exc).lower()
-            if "out of memory" in text or "can't allocate memory" in text or isinstance(exc, MemoryError):
-                raise DeviceOutOfMemory(
-                    f"A batch of shape {tuple(shape)} does not fit into the memory of {self.device}; "
-                    "lower target_height or set max_width."
-                ) from exc
-            if self.device != "cpu" and "cuda" in text:
-                raise DeviceLost(f"{self.device} does not work any more ({_reason(exc)}).") from exc
-            raise
 
 
 @functools.lru_cache(maxsize=1)
@@ -196,16 +165,10 @@ def _share_memory(predict: Any, fixed: Set[str]) -> None:
     try:
         optimised = memonger.optimize_inference_fast(predict, (read - made) | fixed)
     except RuntimeError as exc:  # a net that already shares names, say: it runs as it is
-        logger.warning("memory is not shared between the blobs of %s: %s", predict.name, _reason(exc))
+        logger.warning("memory is not shared between the blobs of %s: %s", predict.name, first_line(exc))
         return
     del predict.op[:]
     predict.op.extend(optimised.op)
-
-
-def _reason(exc: BaseException) -> str:
-    """The first line of what Caffe2 says, without its place in the source."""
-    line = str(exc).strip().split("\n", maxsplit=1)[0]
-    return line.partition("] ")[2].strip().rstrip(".") or line
 
 
 def _device_option(core: Any, device: str) -> Any:

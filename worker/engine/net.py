@@ -2,70 +2,138 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Protocol, Sequence, Tuple
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from typing import Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from worker.engine.manifest import Manifest
-from worker.errors import ModelError
+from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
 #: Heatmaps float32 (N, 19, h, w) and part affinity fields float32 (N, 38, h, w).
 Maps = Tuple[np.ndarray, np.ndarray]
+#: How frameworks say that memory is short, on a GPU and on a CPU.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
-class Net(Protocol):
-    """A loaded net on one device."""
+class Net(ABC):
+    """A loaded net on one device; each engine derives its own."""
 
-    manifest: Manifest
-    device: str
-    precision: str
+    def __init__(self, manifest: Manifest, device: str, precision: str) -> None:
+        self.manifest, self.device, self.precision = manifest, device, precision
 
-    def __call__(self, frames: np.ndarray) -> Maps:
-        """Run padded frames.
+    def __call__(self, inputs: np.ndarray) -> Maps:
+        """Run padded inputs.
 
         Args:
-            frames: uint8 (N, H, W, 3), BGR; H and W multiples of the stride. Normalised here, on the device.
+            inputs: uint8 (N, H, W, 3), BGR; H and W multiples of the stride. Normalised here, on the device.
 
         Returns:
             heatmaps float32 (N, 19, h, w) and PAFs float32 (N, 38, h, w) with h = H / stride, w = W / stride.
 
         Raises:
-            DeviceOutOfMemory: the batch did not fit.
+            DeviceOutOfMemory: the inputs did not fit.
         """
-
-    def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
-        """Run padded frames of equal size in one pass, and write their maps where they are wanted.
-
-        Args:
-            frames: as for :meth:`__call__`, in pieces.
-            maps: for each piece, arrays of the maps' shapes, float32 or float16, that are written to.
-
-        Raises:
-            DeviceOutOfMemory: the batch did not fit.
-            DeviceLost: the device does not work any more; only a new process can help.
-        """
+        maps = empty_maps(self.manifest, len(inputs), inputs.shape[1:3])
+        self.fill([inputs], [maps])
+        return maps
 
     def run(self, batch: np.ndarray) -> Maps:
         """Run a batch that is normalised already: float32 (N, 3, H, W) in the net's channel order."""
+        maps = empty_maps(self.manifest, len(batch), batch.shape[2:4])
+        self.fill_normalised(batch, maps)
+        return maps
 
     def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
-        """Run each (height, width) once, so that the first job pays for nothing."""
+        """Run each (height, width), rounded up to the stride, once, so that the first job pays for nothing."""
+        stride = self.manifest.input.stride
+        for height, width in sizes:
+            self.warm_up(np.zeros((1, -(-height // stride) * stride, -(-width // stride) * stride, 3), np.uint8))
 
+    def warm_up(self, inputs: np.ndarray) -> None:
+        """Run `inputs`, of a size that is known to come often, for the sake of later ones."""
+        self(inputs)
+
+    @abstractmethod
+    def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
+        """Run padded inputs of equal size in one pass, and write their maps where they are wanted.
+
+        Args:
+            inputs: as for :meth:`__call__`, in pieces.
+            maps: for each piece, arrays of the maps' shapes, float32 or float16, that are written to.
+
+        Raises:
+            DeviceOutOfMemory: the inputs did not fit.
+            DeviceLost: the device does not work any more; only a new process can help.
+        """
+
+    @abstractmethod
+    def fill_normalised(self, batch: np.ndarray, maps: Maps) -> None:
+        """Run a batch as of :meth:`run`, and write its maps into `maps`."""
+
+    @abstractmethod
     def close(self) -> None:
         """Give the device's memory back; the net cannot be used afterwards."""
 
 
 def map_shapes(manifest: Manifest, count: int, sides: Sequence[int]) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
-    """The shapes of heatmaps and of PAFs for `count` frames of (height, width) `sides`."""
+    """The shapes of heatmaps and of PAFs for `count` inputs of (height, width) `sides`."""
     height, width = (side // manifest.input.stride for side in sides)
     heatmaps, pafs = ((count, spec.stop - spec.start, height, width) for spec in (manifest.heatmaps, manifest.pafs))
     return heatmaps, pafs
 
 
 def empty_maps(manifest: Manifest, count: int, sides: Sequence[int]) -> Maps:
-    """Unwritten maps for `count` frames of (height, width) `sides`."""
+    """Unwritten maps for `count` inputs of (height, width) `sides`."""
     heatmaps, pafs = map_shapes(manifest, count, sides)
     return np.empty(heatmaps, np.float32), np.empty(pafs, np.float32)
+
+
+class Part(NamedTuple):
+    """Maps of one kind to be written: `target` is to hold the blob's `images` and `channels`."""
+
+    blob: str
+    images: slice
+    channels: slice
+    target: np.ndarray
+
+
+def parts(manifest: Manifest, maps: Sequence[Maps]) -> Iterator[Part]:
+    """What of a pass's output blobs goes into which of `maps`, which follow each other in the batch."""
+    first = 0
+    for piece in maps:
+        images = slice(first, first + len(piece[0]))
+        for spec, target in zip((manifest.heatmaps, manifest.pafs), piece):
+            yield Part(spec.blob, images, slice(spec.start, spec.stop), target)
+        first = images.stop
+
+
+@contextmanager
+def device_errors(device: str, shape: Sequence[int], broken: Sequence[str]) -> Iterator[None]:
+    """Translate a framework's errors of the device.
+
+    Args:
+        shape: of the batch, for the message.
+        broken: words of which one is in every error of a GPU after which the process can do nothing more with it.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        if isinstance(exc, MemoryError) or any(words in str(exc) for words in _NO_MEMORY):
+            raise DeviceOutOfMemory(
+                f"A batch of shape {tuple(shape)} does not fit into the memory of {device}; lower target_height or set "
+                "max_width."
+            ) from exc
+        if device != "cpu" and any(word in str(exc) for word in broken):
+            raise DeviceLost(f"{device} does not work any more ({first_line(exc)}).") from exc
+        raise
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of what a framework says, without the line of its source that Caffe2 begins with."""
+    line = str(exc).strip().split("\n", maxsplit=1)[0]
+    return line.partition("] ")[2].strip().rstrip(".") or line
 
 
 def check_sides(manifest: Manifest, sides: Sequence[int]) -> None:
@@ -76,7 +144,7 @@ def check_sides(manifest: Manifest, sides: Sequence[int]) -> None:
 
 
 def probe_side(manifest: Manifest) -> int:
-    """The side of the small image that outputs are checked with."""
+    """The side of the small image that output blobs are checked with."""
     return 8 * manifest.input.stride
 
 
@@ -84,7 +152,7 @@ def check_outputs(manifest: Manifest, name: str, shapes: Mapping[str, Sequence[i
     """Compare the shapes that output blobs have for a square image of :func:`probe_side` with the manifest.
 
     Raises:
-        ModelError: an output has too few channels, or another stride than the one promised.
+        ModelError: an output blob has too few channels, or another stride than the one promised.
     """
     side = probe_side(manifest)
     for spec in (manifest.heatmaps, manifest.pafs):

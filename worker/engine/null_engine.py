@@ -9,41 +9,32 @@ from typing import Sequence, Tuple
 import numpy as np
 
 from worker.engine.manifest import Manifest
-from worker.engine.net import Maps, empty_maps
+from worker.engine.net import Maps, Net
 
-#: Milliseconds that each pass and each frame in it take, e.g. ``1.5+3``; read from the environment of the process.
+#: Milliseconds that each pass and each input in it take, e.g. ``1.5+3``; read from the environment of the process.
 VARIABLE = "NULL_NET_MS"
 
 
-class NullNet:
-    """Maps of zeros after a sleep; see :class:`worker.engine.net.Net`."""
+class NullNet(Net):
+    """Maps of zeros after a sleep."""
 
     def __init__(self, manifest: Manifest, *, device: str, precision: str) -> None:
-        self.manifest, self.device, self.precision = manifest, device, precision
-        per_pass, _, per_frame = os.environ.get(VARIABLE, "0").partition("+")
-        self._pass_s, self._frame_s = float(per_pass) / 1000, float(per_frame or 0) / 1000
+        super().__init__(manifest, device, precision)
+        per_pass, _, per_input = os.environ.get(VARIABLE, "0").partition("+")
+        self._pass_s, self._input_s = float(per_pass) / 1000, float(per_input or 0) / 1000
 
-    def __call__(self, frames: np.ndarray) -> Maps:
-        """Zeros for the frames."""
-        maps = empty_maps(self.manifest, len(frames), frames.shape[1:3])
-        self.fill([frames], [maps])
-        return maps
-
-    def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
-        """Zeros where the maps are wanted."""
-        pause_s = self._pass_s + self._frame_s * sum(map(len, frames))
+    def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
+        """Zeros where the maps are wanted, after a while."""
+        pause_s = self._pass_s + self._input_s * sum(map(len, inputs))
         if pause_s:  # the kernel takes a while even for a sleep of no time
             time.sleep(pause_s)
-        for heatmaps, pafs in maps:
-            heatmaps[...] = 0
-            pafs[...] = 0
+        for piece in maps:
+            self.fill_normalised(inputs[0], piece)
 
-    def run(self, batch: np.ndarray) -> Maps:
+    def fill_normalised(self, batch: np.ndarray, maps: Maps) -> None:
         """Zeros for a normalised batch."""
-        maps = empty_maps(self.manifest, len(batch), batch.shape[2:4])
         for array in maps:
             array[...] = 0
-        return maps
 
     def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
         """Nothing to warm."""

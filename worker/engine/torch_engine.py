@@ -7,34 +7,32 @@ import ctypes
 import functools
 import logging
 import os
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
 
 from worker.engine.manifest import Manifest
-from worker.engine.net import Maps, check_outputs, check_sides, empty_maps, probe_side
+from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, empty_maps, parts, probe_side
 from worker.engine.netdef import NetPair, read_pair
 from worker.engine.passes import optimise
 from worker.engine.shapes import check_shapes
 from worker.engine.torch_compiled import MODES, CudaGraphs, Plain
 from worker.engine.torch_graph import build_graph
 from worker.engine.torch_packed import PackedModules, can_pack
-from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
+from worker.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
 #: Names of glibc's malloc parameters (mallopt(3)).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-#: How PyTorch says that memory is short, on a GPU and on a CPU.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 #: What is in every error of a GPU after which the process can do nothing more with it.
 _BROKEN = ("CUDA", "CUDNN", "CUBLAS")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class TorchNet:
-    """A net on one device, in channels-last memory order; see :class:`worker.engine.net.Net`.
+class TorchNet(Net):
+    """A net on one device, in channels-last memory order.
 
     Args:
         device: ``cpu`` or ``cuda:<i>``.
@@ -61,7 +59,7 @@ class TorchNet:
         if device == "cpu" and precision != "fp32" and not can_pack(_DTYPES[precision]):
             logger.warning("This CPU has no instructions for %s; %s runs in fp32.", precision, manifest.name)
             precision = "fp32"
-        self.manifest, self.device, self.precision = manifest, device, precision
+        super().__init__(manifest, device, precision)
         self._dtype = _DTYPES[precision]
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32; who wants less asks for it
@@ -80,35 +78,22 @@ class TorchNet:
         self._mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
         self._scale, self._flip = spec.scale, spec.channel_order == "RGB"
 
-    def __call__(self, frames: np.ndarray) -> Maps:
-        """Run padded uint8 frames (N, H, W, 3), BGR."""
-        maps = empty_maps(self.manifest, len(frames), frames.shape[1:3])
-        self.fill([frames], [maps])
-        return maps
+    def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
+        """Run padded uint8 inputs in one pass and write their maps where they are wanted."""
+        with self._pass(inputs[0].shape, inputs[0].shape[1:3]):
+            self._run(self._normalised(inputs), maps)
 
-    def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
-        """Run padded uint8 frames in one pass and write their maps where they are wanted."""
-        check_sides(self.manifest, frames[0].shape[1:3])
-        with torch.inference_mode(), _device_errors(self.device, frames[0].shape):
-            self._write(self._forward(self._normalised(frames)), maps)
+    def fill_normalised(self, batch: np.ndarray, maps: Maps) -> None:
+        """Run a normalised batch and write its maps."""
+        with self._pass(batch.shape, batch.shape[2:4]):
+            given = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self._dtype)
+            self._run(given.contiguous(memory_format=torch.channels_last), [maps])
 
-    def run(self, batch: np.ndarray) -> Maps:
-        """Run a normalised float32 batch (N, 3, H, W)."""
-        check_sides(self.manifest, batch.shape[2:4])
-        maps = empty_maps(self.manifest, len(batch), batch.shape[2:4])
-        with torch.inference_mode(), _device_errors(self.device, batch.shape):
-            self._write(self._forward(self._tensor(batch)), [maps])
-        return maps
-
-    def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
-        """Run each (height, width) once, rounded up to the stride."""
-        stride = self.manifest.input.stride
-        for height, width in sizes:
-            sides = -(-height // stride) * stride, -(-width // stride) * stride
-            with torch.inference_mode(), _device_errors(self.device, sides):
-                batch = self._normalised([np.zeros((1, *sides, 3), np.uint8)])
-                made = self._modules.get(tuple(batch.shape), often=True)(batch)
-                self._write(dict(zip(self._blobs, made)), [empty_maps(self.manifest, 1, sides)])
+    def warm_up(self, inputs: np.ndarray) -> None:
+        """Have the size of `inputs` prepared for, and run it."""
+        sides = inputs.shape[1:3]
+        with self._pass(inputs.shape, sides):
+            self._run(self._normalised([inputs]), [empty_maps(self.manifest, 1, sides)], often=True)
 
     def close(self) -> None:
         """Give the parameters' memory back."""
@@ -116,28 +101,24 @@ class TorchNet:
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _normalised(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
-        pieces = [_tensor(piece).to(self.device) for piece in frames]
+    @contextlib.contextmanager
+    def _pass(self, shape: Sequence[int], sides: Sequence[int]) -> Iterator[None]:
+        check_sides(self.manifest, sides)
+        with torch.inference_mode(), device_errors(self.device, shape, _BROKEN):
+            yield
+
+    def _normalised(self, inputs: Sequence[np.ndarray]) -> torch.Tensor:
+        pieces = [_tensor(piece).to(self.device) for piece in inputs]
         # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
         batch = (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).permute(0, 3, 1, 2).to(torch.float32)
         batch = batch.flip(1) if self._flip else batch
         return batch.sub_(self._mean).mul_(self._scale).to(self._dtype)
 
-    def _tensor(self, batch: np.ndarray) -> torch.Tensor:
-        """A normalised batch, in the memory order and precision that the module takes."""
-        given = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self._dtype)
-        return given.contiguous(memory_format=torch.channels_last)
-
-    def _forward(self, batch: torch.Tensor) -> Dict[str, torch.Tensor]:
-        return dict(zip(self._blobs, self._modules.get(tuple(batch.shape))(batch)))
-
-    def _write(self, blobs: Dict[str, torch.Tensor], maps: Sequence[Maps]) -> None:
-        first = 0
-        for piece in maps:
-            last = first + len(piece[0])
-            for spec, target in zip((self.manifest.heatmaps, self.manifest.pafs), piece):
-                torch.from_numpy(target).copy_(blobs[spec.blob][first:last, spec.start : spec.stop])
-            first = last
+    def _run(self, batch: torch.Tensor, maps: Sequence[Maps], *, often: bool = False) -> None:
+        made = self._modules.get(tuple(batch.shape), often=often)(batch)
+        blobs = dict(zip(self._blobs, made))
+        for part in parts(self.manifest, maps):
+            torch.from_numpy(part.target).copy_(blobs[part.blob][part.images, part.channels])
 
 
 def _modules(module: Any, net: NetPair, dtype: torch.dtype, device: str, mode: str) -> Any:
@@ -164,22 +145,3 @@ def _keep_freed_memory() -> None:
 def _tensor(pixels: np.ndarray) -> torch.Tensor:
     """A tensor on the array's own memory; of a read-only array PyTorch warns, and gets a copy."""
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
-
-
-class _device_errors:  # noqa: N801 - used like a function
-    """Translates the framework's errors of the device."""
-
-    def __init__(self, device: str, shape: Sequence[int]) -> None:
-        self._device, self._shape = device, tuple(shape)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, exc: Any, traceback: Any) -> None:
-        if isinstance(exc, MemoryError) or any(words in str(exc) for words in _NO_MEMORY):
-            raise DeviceOutOfMemory(
-                f"A batch of shape {self._shape} does not fit into the memory of {self._device}; "
-                "lower target_height or set max_width."
-            ) from exc
-        if self._device != "cpu" and isinstance(exc, RuntimeError) and any(word in str(exc) for word in _BROKEN):
-            raise DeviceLost(f"{self._device} does not work any more ({str(exc).splitlines()[0]}).") from exc

@@ -13,7 +13,7 @@ from torch import fx
 
 from worker.engine.netdef import NetPair
 from worker.engine.shapes import Shape, operator_shapes
-from worker.engine.torch_operators import conv, packed_conv
+from worker.engine.torch_operators import conv
 
 #: What oneDNN packs weights in.
 _PACKED = (torch.float32, torch.bfloat16, torch.float16)
@@ -76,13 +76,13 @@ def packed_for(module: fx.GraphModule, net: NetPair, shape: Shape) -> fx.GraphMo
     for name, values in module.named_buffers():
         root.register_buffer(name, values, persistent=False)
     for node, copy in copies.items():
-        if node.target not in (conv, packed_conv):
+        if node.target is not conv:
             continue
         weight: Any = node.args[1]
         values = getattr(module, weight.target)
         if not can_pack(values.dtype):
             continue
-        copy.target, copy.kwargs = packed_conv, {"relu": False, **node.kwargs}
+        copy.kwargs = {**node.kwargs, "packed": True}
         copy.meta = dict(node.meta)
         setattr(root, weight.target, _packed(values, node.kwargs, shapes[node.meta["reads"]]))
     return fx.GraphModule(root, graph).eval()
