@@ -17,7 +17,7 @@ from tests.support.distributions import walls
 #: Imports what a sender uses, and sends.
 SCRIPT = """
 import worker.client, worker.client.aio, worker.pose.formats, worker.notify.webhook, worker.people
-import worker.__main__, worker.cli.dead, worker.cli.outputs, worker.cli.report, worker.cli.submission, worker.cli.submit
+import worker.__main__, worker.cli.dead, worker.cli.writers, worker.cli.report, worker.cli.submit
 import sys
 with worker.client.PoseClient(sys.argv[1], queue="package") as client:
     print(client.submit("a.jpg").state, client.cancel("another"), worker.client.__file__)

@@ -8,24 +8,23 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import click
 from tqdm import tqdm
 
 from worker.children import interruptible
-from worker.contract import PRESETS, parse_job
+from worker.cli import options
+from worker.contract import parse_job
 from worker.errors import InvalidRequest, PoseError
+from worker.files import write_whole
+from worker.settings import settings
 
-#: The stages that are told, in their order.
+if TYPE_CHECKING:
+    from worker.cli.runs import Run
+
+#: The stages that are reported, in their order.
 STAGES = ("load", "preprocess", "net", "associate")
-
-
-def _numbers(context: Any, parameter: Any, text: Optional[str]) -> Optional[Tuple[float, ...]]:
-    try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,0.5") from None
 
 
 @click.command()
@@ -41,17 +40,12 @@ def _numbers(context: Any, parameter: Any, text: Optional[str]) -> Optional[Tupl
     required=True,
     help="Folder with the images that the annotations name; those that it lacks are left out.",
 )
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Options by name; the options below override it.")
-@click.option("--target-height", type=int, help="Height of the net's input.  [default: 368]")
-@click.option("--max-width", type=int, help="Cap on the net input's width.")
-@click.option("--scales", callback=_numbers, help="Factors on the height, e.g. 1,0.5.")
-@click.option("--merge", type=click.Choice(["avg", "max"]), help="How the maps of several scales are merged.")
-@click.option("--flip/--no-flip", default=None, help="Also look at the mirrored image.")
+@options.estimation
 @click.option("--min-score", type=float, default=0.0, show_default=True, help="Leave out people scored lower.")
 @click.option("--net", help="The net; a deployed worker that serves another refuses.")
 @click.option("--engine", help="What executes the net (with --local or --in-process), e.g. torch or caffe2.")
 @click.option("--precision", help="The net's arithmetic (with --local or --in-process): fp32, bf16 or fp16.")
-@click.option("--local", is_flag=True, help="Run a Redis and a worker here for the duration.")
+@options.local
 @click.option("--in-process", is_flag=True, help="Run the net in this process, without a queue.")
 @click.option("--limit", type=click.IntRange(min=1), help="Look at the first LIMIT images only.")
 @click.option(
@@ -62,7 +56,7 @@ def _numbers(context: Any, parameter: Any, text: Optional[str]) -> Optional[Tupl
     help="Where the COCO results file goes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@click.option("--timeout", type=float, default=600, show_default=True, help="Seconds to wait without any answer.")
+@options.timeout
 def evaluate(
     annotations: Path,
     images: Path,
@@ -83,85 +77,87 @@ def evaluate(
     command's own. The exit status is 0 only if every image was answered.
     """
     from worker.cli.coco import LabelledImages
-    from worker.settings import settings
 
     own = in_process or local or not settings().broker_url
     if (engine or precision) and not own:
         raise click.UsageError("--engine and --precision are a deployed worker's own; add --local or --in-process.")
-    options = {name: value for name, value in wanted.items() if value is not None}
+    job = {name: value for name, value in wanted.items() if value is not None}
     if net and not own:
-        options["model"] = net
-    parse_job("images", options)
+        job["model"] = net
+    parse_job("images", job)
     labelled = LabelledImages(annotations, images, limit)
-    _write(out, None)  # before minutes are spent: whether it can be written
-    told = {"POSE_MODEL": net, "POSE_ENGINE": engine, "POSE_PRECISION": precision}
-    tally = _measured(labelled, options, {k: v for k, v in told.items() if v}, (in_process, local), timeout)
-    _write(out, tally.results)
-    report = _report(labelled.score(tally.results), tally)
+    chosen = {"POSE_MODEL": net, "POSE_ENGINE": engine, "POSE_PRECISION": precision}
+    variables = {name: value for name, value in chosen.items() if value}
+    _write(out, None)  # before minutes are spent
+    with interruptible(), _runs(job, variables, in_process, local, timeout) as run:
+        measured = _measure(labelled.paths, run)
+    _write(out, measured.results)
+    report = _report(labelled.score(measured.results), measured)
     click.echo(json.dumps(report) if as_json else _table(report, labelled.missing, out))
-    for path, exc in tally.failures:
+    for path, exc in measured.failures:
         click.echo(f"{path}: {type(exc).__name__}: {exc}", err=True)
-    sys.exit(1 if tally.failures else 0)
+    sys.exit(1 if measured.failures else 0)
 
 
 def _write(out: Path, results: Optional[List[Dict[str, Any]]]) -> None:
-    """Write the COCO results file; None: only look whether that is possible."""
+    """Write the COCO results file; None: only see whether that is possible."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a" if results is None else "w", encoding="utf-8") as file:
-            if results is not None:
-                json.dump(results, file)
+        if results is None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.open("a").close()
+        else:
+            write_whole(out, json.dumps(results).encode())
     except OSError as exc:
         raise InvalidRequest(
             f"The results file {out} cannot be written ({exc.strerror}); choose another with --out."
         ) from exc
 
 
+def _runs(job: Dict[str, Any], variables: Dict[str, str], in_process: bool, local: bool, timeout_s: float) -> Any:
+    from worker.cli import runs
+
+    if in_process:
+        return runs.in_process(job, variables)
+    return runs.through_queue(job, variables, local=local, timeout_s=timeout_s)
+
+
 @dataclass
-class _Tally:
+class _Measured:
     results: List[Dict[str, Any]] = field(default_factory=list)
     stages_ms: List[Dict[str, float]] = field(default_factory=list)
     failures: List[Tuple[Path, PoseError]] = field(default_factory=list)
     seconds: float = 0.0
 
 
-def _measured(
-    labelled: Any, options: Dict[str, Any], told: Mapping[str, str], where: Tuple[bool, bool], timeout_s: float
-) -> _Tally:
-    from worker.cli import evaluate_run
+def _measure(paths: Dict[int, Path], run: Run) -> _Measured:
     from worker.pose.formats import coco_results
 
-    tally = _Tally()
-    runs = (
-        evaluate_run.in_process(options, told)
-        if where[0]
-        else evaluate_run.through_queue(options, timeout_s, told, where[1])
-    )
-    with interruptible(), runs as run, tqdm(total=len(labelled.paths), unit=" images", disable=None) as bar:
+    measured = _Measured()
+    with tqdm(total=len(paths), unit=" images", disable=None) as bar:
         bar.set_description("waiting for a worker")
-        first = next(iter(labelled.paths.items()))
+        first = next(iter(paths.items()))
         list(run(dict([first])))  # before the clock starts, everything is up and warm
         bar.set_description("evaluating")
         start = time.perf_counter()
-        for number, answer in run(labelled.paths):
+        for number, answer in run(paths):
             if isinstance(answer, PoseError):
-                tally.failures.append((labelled.paths[number], answer))
+                measured.failures.append((paths[number], answer))
             else:
-                tally.results += coco_results(answer.people, number)
-                tally.stages_ms.append(answer.stages_ms)
-            bar.set_postfix(failed=len(tally.failures), refresh=False)
+                measured.results += coco_results(answer.people, number)
+                measured.stages_ms.append(answer.stages_ms)
+            bar.set_postfix(failed=len(measured.failures), refresh=False)
             bar.update()
-        tally.seconds = time.perf_counter() - start
-    return tally
+        measured.seconds = time.perf_counter() - start
+    return measured
 
 
-def _report(figures: Dict[str, Any], tally: _Tally) -> Dict[str, Any]:
-    done = len(tally.stages_ms)
-    stages = {stage: [each[stage] for each in tally.stages_ms] for stage in STAGES}
+def _report(figures: Dict[str, Any], measured: _Measured) -> Dict[str, Any]:
+    done = len(measured.stages_ms)
+    stages = {stage: [each[stage] for each in measured.stages_ms] for stage in STAGES}
     return {
         **figures,
         "images": done,
-        "images_per_s": round(done / tally.seconds, 3) if tally.seconds else 0.0,
+        "images_per_s": round(done / measured.seconds, 3) if measured.seconds else 0.0,
         "stages_ms": {stage: round(statistics.median(spent), 3) if spent else None for stage, spent in stages.items()},
     }
 

@@ -44,10 +44,10 @@ find.addEventListener("input", show);
 sort.addEventListener("change", order);
 
 document.addEventListener("pointerover", (event) => {
-  const told = event.target instanceof SVGCircleElement && event.target.dataset.told;
-  tip.hidden = !told;
-  if (!told) return;
-  tip.textContent = told;
+  const text = event.target instanceof SVGCircleElement && event.target.dataset.text;
+  tip.hidden = !text;
+  if (!text) return;
+  tip.textContent = text;
   const spot = event.target.getBoundingClientRect();
   const right = Math.max(4, Math.min(spot.right + 8, innerWidth - tip.offsetWidth - 4));
   tip.style.left = `${right}px`;

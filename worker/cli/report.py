@@ -7,16 +7,17 @@ import hashlib
 import html
 import io
 import math
+import shutil
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from string import Template
-from typing import IO, Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from worker.cli.outputs import Done
+from worker.cli.writers import Done
 from worker.contract import Result
-from worker.files import printable
+from worker.files import printable, replacing
 from worker.pose.skeleton import COCO_18
 
 _PAGE = Path(__file__).with_suffix(".html")
@@ -38,7 +39,7 @@ class Report:
 
     def __init__(self, path: Path, title: str = "Pose report") -> None:
         self._path, self._title = path, title
-        self._cards: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed in close
+        self._cards = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
         self._begun = time.monotonic()
         self._counts: Dict[str, int] = {}
         self._ms: List[float] = []
@@ -48,10 +49,10 @@ class Report:
         if isinstance(done.outcome, Result):
             self._count(_bucket(len(done.outcome.people)))
             self._ms.append(done.outcome.timings_ms.get("total", 0.0))
-            self._cards.write(_card(done, done.outcome))
+            self._cards.write(_card(done, done.outcome).encode())
         else:
             self._count("failed")
-            self._cards.write(_failure(done.name, done.path, done.outcome))
+            self._cards.write(_failure(done.name, done.path, done.outcome).encode())
 
     def close(self) -> None:
         """Write the page."""
@@ -64,15 +65,11 @@ class Report:
             script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         )
         head, tail = page.split(_CARDS)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_name(f".{self._path.name}.part")
-        with self._cards, part.open("w", encoding="utf-8") as file:
+        with self._cards, replacing(self._path) as file:
             self._cards.seek(0)
-            file.write(head)
-            for text in iter(lambda: self._cards.read(1 << 20), ""):
-                file.write(text)
-            file.write(tail)
-        part.replace(self._path)
+            file.write(head.encode())
+            shutil.copyfileobj(self._cards, file)
+            file.write(tail.encode())
 
     def _count(self, kind: str) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + 1
@@ -175,8 +172,8 @@ def _joints(number: int, keypoints: Tuple[Any, ...], radius: float) -> str:
     for name, joint in zip(COCO_18.keypoints, keypoints):
         if joint:
             x, y, confidence = joint
-            told = f"person {number} · {name.replace('_', ' ')} · {x:.0f}, {y:.0f} · {confidence:.2f}"
-            circles.append(f'<circle cx="{x + 0.5}" cy="{y + 0.5}" r="{radius:.1f}" data-told="{told}"/>')
+            text = f"person {number} · {name.replace('_', ' ')} · {x:.0f}, {y:.0f} · {confidence:.2f}"
+            circles.append(f'<circle cx="{x + 0.5}" cy="{y + 0.5}" r="{radius:.1f}" data-text="{text}"/>')
     return "".join(circles)
 
 

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import click
 from tqdm import tqdm
 
 from worker.children import interruptible
-from worker.client.find import EXTENSIONS, find_images
-from worker.contract import PRESETS
-from worker.settings import settings
+from worker.cli import options
+from worker.cli.deployment import deployment
+from worker.cli.writers import CocoFile, Done, OpenPoseFiles, Writer
+from worker.client import IN_FLIGHT, JobHandle, Outcome, PoseClient
+from worker.client.find import EXTENSIONS, Found, find_images, is_glob
+from worker.contract import Result, parse_job
+from worker.errors import ImageNotFound, PoseError
+from worker.files import printable
 
 #: Options of the command line that are options of the job's overlay.
 _STYLE = ("background", "alpha", "thickness", "render_threshold", "colors", "quality")
-
-
-def _numbers(context: Any, parameter: Any, text: Optional[str]) -> Optional[Tuple[float, ...]]:
-    try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,0.5") from None
-
-
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -46,13 +42,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="Positions in pixels (0), from 0 to 1 (3) or from -1 to 1 (4).",
 )
-@click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Options by name; the options below override it.")
+@options.estimation
 @click.option("--model", help="The net, if the workers serve several.")
-@click.option("--target-height", type=int, help="Height of the net's input.  [default: 368]")
-@click.option("--max-width", type=int, help="Cap on the net input's width.")
-@click.option("--scales", callback=_numbers, help="Factors on the height, e.g. 1,0.5.  [default: 1]")
-@click.option("--merge", type=click.Choice(["avg", "max"]), help="How maps of several scales are merged.")
-@click.option("--flip/--no-flip", default=None, help="Also look at the mirrored image.")
 @click.option("--max-people", type=int, help="Keep only the best-scored people.")
 @click.option("--min-score", type=float, help="Leave out people scored lower.  [default: 0.1]")
 @click.option("--no-overlay", is_flag=True, help="Write keypoints only.")
@@ -64,8 +55,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--quality", type=int, help="Of JPEGs, 1 to 100.  [default: 90]")
 @click.option("--maps", is_flag=True, help="Also write the net's heatmaps and part affinity fields (.npz).")
 @click.option("--priority", type=click.IntRange(0, 9), help="Of the jobs; with Redis 0 goes first, with RabbitMQ 9.")
-@click.option("--local", is_flag=True, help="Run a Redis and a worker here for the duration.")
-@click.option("--timeout", type=float, default=600, show_default=True, help="Seconds to wait without any answer.")
+@options.local
+@options.timeout
 def submit(
     paths: Tuple[str, ...],
     ext: str,
@@ -86,63 +77,142 @@ def submit(
     Without a configured broker, or with --local, a Redis and a worker run on this machine while the command runs.
     The exit status is 0 only if every image succeeded.
     """
-    from worker.cli.outputs import CocoFile, Files
-    from worker.cli.submission import Batch, failure_table
-
-    options = _options(given, overlay=not no_overlay)
-    with interruptible(), _client(local, options) as (client, check), _progress() as progress:
-        outputs: List[Any] = [Files(out, order=keypoint_order, keypoint_scale=int(keypoint_scale))]
-        outputs += [CocoFile(coco)] if coco else []
-        outputs += [_report(report)] if report else []
-        arguments = {**options, "priority": priority or 0}
-        batch = Batch(client, outputs, arguments, idle_timeout_s=timeout, check=check)
-        tally = batch.run(find_images(paths, ext.split(",")), progress)
+    job = _options(given, overlay=not no_overlay)
+    parse_job("-", job)  # wrong options are refused before anything is started
+    with interruptible(), deployment(local) as (client, check), _progress() as progress:
+        writers: List[Writer] = [OpenPoseFiles(out, order=keypoint_order, keypoint_scale=int(keypoint_scale))]
+        writers += [CocoFile(coco)] if coco else []
+        writers += [_report(report)] if report else []
+        batch = Batch(client, writers, {**job, "priority": priority or 0}, idle_timeout_s=timeout, check=check)
+        summary = batch.run(find_images(paths, ext.split(",")), progress)
     where = ", ".join(str(path) for path in (f"{out}/", coco, report) if path)
-    click.echo(f"{tally.done} images, {tally.people} people, {len(tally.failures)} failed; written to {where}")
-    if tally.failures:
-        click.echo(failure_table(tally), err=True)
+    click.echo(f"{summary.done} images, {summary.people} people, {len(summary.failures)} failed; written to {where}")
+    if summary.failures:
+        click.echo(failure_table(summary), err=True)
         sys.exit(1)
 
 
 def _options(given: Dict[str, Any], *, overlay: bool) -> Dict[str, Any]:
     """The job's options out of those of the command line."""
-    told = {name: value for name, value in given.items() if value is not None and value is not False}
-    style = {name: told.pop(name) for name in _STYLE if name in told}
-    return {**told, "overlay": (style or True) if overlay else False}
+    chosen = {name: value for name, value in given.items() if value is not None and value is not False}
+    style = {name: chosen.pop(name) for name in _STYLE if name in chosen}
+    return {**chosen, "overlay": (style or True) if overlay else False}
 
 
-def _report(path: Path) -> Any:
+def _report(path: Path) -> Writer:
     from worker.cli.report import Report
 
     return Report(path)
 
 
 @contextlib.contextmanager
-def _client(local: bool, options: Dict[str, Any]) -> Iterator[Any]:
-    """A client of the configured broker, or of a Redis and a worker of its own; and what tells that they are well."""
-    from worker.cli.local import local_fleet
-    from worker.client import PoseClient
-    from worker.contract import parse_job
-
-    parse_job("-", options)  # wrong options are told before anything is started
-    configured = settings()
-    told = {"queue": configured.queue, "key_prefix": configured.key_prefix}
-    if not local and configured.broker_url:
-        with PoseClient(configured.broker_url, result_backend=configured.results_url, **told) as client:
-            yield client, lambda: None
-        return
-    # The files are the user's own, read with the user's rights: the whole tree is allowed unless told otherwise.
-    with local_fleet({"POSE_IMAGE_ROOTS": "/", **os.environ}) as here, PoseClient(here.broker_url, **told) as client:
-        yield client, here.check
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Any]:
+def _progress() -> Iterator[Callable[[BatchSummary], None]]:
     with tqdm(unit=" images", desc="waiting for a worker", disable=None) as bar:
 
-        def show(tally: Any) -> None:
+        def show(summary: BatchSummary) -> None:
             bar.set_description("poses", refresh=False)
-            bar.set_postfix(failed=len(tally.failures), refresh=False)
+            bar.set_postfix(failed=len(summary.failures), refresh=False)
             bar.update()
 
         yield show
+
+
+@dataclass
+class BatchSummary:
+    """What became of a batch."""
+
+    done: int = 0
+    people: int = 0
+    failures: List[Tuple[str, str, str]] = field(default_factory=list)  # path, error type, sentence
+
+    def fail(self, path: str, exc: BaseException) -> None:
+        """Note that the image at `path` failed with `exc`."""
+        self.failures.append((path, type(exc).__name__, str(exc)))
+
+
+class Batch:
+    """Submits images, a bounded number at a time, and hands each to the writers as it ends.
+
+    Args:
+        client: where to submit.
+        writers: what takes the images; they are closed when the batch has ended, in whichever way.
+        arguments: the jobs' options, and what else :meth:`PoseClient.submit` takes.
+        idle_timeout_s: seconds without any job ending after which those in flight count as failed.
+        check: called while waiting; raises to end the batch, as when a local worker has died.
+    """
+
+    def __init__(
+        self,
+        client: PoseClient,
+        writers: Sequence[Writer],
+        arguments: Dict[str, Any],
+        *,
+        idle_timeout_s: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client, self._writers, self._arguments = client, writers, arguments
+        self._idle_timeout_s, self._check = idle_timeout_s, check
+        self._open: Dict[str, Found] = {}
+        self.summary = BatchSummary()
+
+    def run(self, images: Iterator[Found], progress: Callable[[BatchSummary], None]) -> BatchSummary:
+        """Work through `images`; `progress` is called after each one that ended."""
+        jobs = self._submitted(images, progress)
+        waits: Dict[str, Any] = {"in_flight": IN_FLIGHT, "timeout": self._idle_timeout_s, "check": self._check}
+        try:
+            while True:
+                try:
+                    for job, outcome in self._client.as_completed(jobs, **waits):
+                        self._settle(self._open.pop(job.id), job.id, outcome)
+                        progress(self.summary)
+                    return self.summary
+                except TimeoutError:
+                    self._give_up(progress)
+        finally:
+            for writer in self._writers:
+                writer.close()
+
+    def _submitted(self, images: Iterator[Found], progress: Callable[[BatchSummary], None]) -> Iterator[JobHandle]:
+        for found in images:
+            if is_glob(found.path):
+                self._fail(found, ImageNotFound(f"No file matches {found.path!r}; check the pattern."))
+                progress(self.summary)
+                continue
+            job = self._client.submit(found.path, **self._arguments)
+            self._open[job.id] = found
+            yield job
+
+    def _settle(self, found: Found, job_id: str, outcome: Outcome) -> None:
+        """Hand on what a job ended in, then delete it from the result backend: nobody else knows its id."""
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            kept = (outcome.overlay, outcome.maps)
+            picture, maps = (None if one is None else self._client.fetch(one.url) for one in kept)
+            done = Done(found.path, found.name, outcome, picture, maps)
+            for writer in self._writers:
+                writer.add(done)
+            self.summary.done += 1
+            self.summary.people += len(outcome.people)
+        except (PoseError, OSError) as exc:
+            self._fail(found, exc)
+        self._client.discard(job_id, outcome if isinstance(outcome, Result) else None)
+
+    def _fail(self, found: Found, exc: Exception) -> None:
+        self.summary.fail(found.path, exc)
+        for writer in self._writers:
+            writer.add(Done(found.path, found.name, exc))
+
+    def _give_up(self, progress: Callable[[BatchSummary], None]) -> None:
+        for job_id, found in self._open.items():
+            sentence = f"No answer for {found.path!r} within {self._idle_timeout_s:g} s; is a worker running?"
+            self._fail(found, TimeoutError(f"{sentence} (job {job_id})"))
+            progress(self.summary)
+        self._open.clear()
+
+
+def failure_table(summary: BatchSummary) -> str:
+    """The failures as an aligned table of path, error and sentence."""
+    rows = [("image", "error", "why"), *(tuple(map(printable, failure)) for failure in summary.failures)]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)

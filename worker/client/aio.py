@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
 from worker.client.find import EXTENSIONS
 from worker.client.job import JobHandle, Outcome, none_ended, not_ended
-from worker.client.sync import IN_FLIGHT, PoseClient
+from worker.client.sync import IN_FLIGHT, PoseClient, check_many
+from worker.client.waiting import Waiting, next_of
 from worker.contract import Result
-from worker.errors import InvalidRequest
 
 Answer = TypeVar("Answer")
-#: Seconds between two looks at the results: doubled while none ends, up to the second.
-_POLL_S = (0.01, 0.1)
 
 
 class AsyncJob:
@@ -115,20 +113,21 @@ class AsyncPoseClient:
         """Delete what is stored of a job that has ended; see :meth:`worker.client.sync.PoseClient.discard`."""
         await _in_thread(self.sync.discard, job_id, result)
 
-    async def as_completed(
-        self, jobs: Iterable[AsyncJob], *, timeout: Optional[float] = None
+    def as_completed(
+        self, jobs: Iterable[AsyncJob], *, in_flight: Optional[int] = None, timeout: Optional[float] = None
     ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
-        """Give each of `jobs` with its outcome as it ends, an exception too; see :meth:`map`."""
-        waiting = {asyncio.ensure_future(self.outcome(job.id)): job for job in jobs}
-        try:
-            while waiting:
-                for future in await _ended(waiting, timeout):
-                    yield waiting.pop(future), future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        """Give each of `jobs` with its outcome as it ends, an exception too; see :meth:`map`.
 
-    async def map(
+        Args:
+            in_flight: how many of `jobs` are taken, and waited for, at a time; None: all.
+        """
+
+        async def given(job: AsyncJob) -> AsyncJob:
+            return job
+
+        return self._collect(jobs, given, in_flight, timeout)
+
+    def map(
         self, paths: Iterable[Any], *, in_flight: int = IN_FLIGHT, timeout: Optional[float] = None, **arguments: Any
     ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
         """Submit images, at most `in_flight` at a time, and give each job with its outcome as it ends.
@@ -136,20 +135,29 @@ class AsyncPoseClient:
         Args:
             timeout: seconds without any job ending after which TimeoutError is raised; None: never.
         """
-        if arguments.get("job_id") is not None:
-            raise InvalidRequest("job_id: many jobs cannot have one id; submit them one by one.")
-        left = iter(paths)
+        check_many(arguments)
+        return self._collect(paths, functools.partial(self.submit, **arguments), in_flight, timeout)
+
+    async def _collect(
+        self,
+        things: Iterable[Any],
+        job_of: Callable[[Any], Awaitable[AsyncJob]],
+        in_flight: Optional[int],
+        timeout: Optional[float],
+    ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
+        left = iter(things)
         waiting: Dict[asyncio.Future[Outcome], AsyncJob] = {}
         try:
             while True:
-                for path in left:
-                    job = await self.submit(path, **arguments)
+                for thing in next_of(left, len(waiting), in_flight):
+                    job = await job_of(thing)
                     waiting[asyncio.ensure_future(self.outcome(job.id))] = job
-                    if len(waiting) >= in_flight:
-                        break
                 if not waiting:
                     return
-                for future in await _ended(waiting, timeout):
+                ended, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if not ended:
+                    raise TimeoutError(none_ended(len(waiting), timeout))
+                for future in ended:
                     yield waiting.pop(future), future.result()
         finally:
             for future in waiting:
@@ -180,11 +188,11 @@ class AsyncPoseClient:
 
     async def _look(self) -> None:
         """Look for results as long as anybody waits for one."""
-        pause = _POLL_S[0]
+        looks = Waiting(self.sync.ended)
         while self._waiting:
             ids = list(self._waiting)
             try:
-                ended = await _in_thread(lambda ids=ids: list(self.sync.ended(ids)))
+                ended = await _in_thread(looks.look, ids)
             except Exception as exc:
                 for future in [one for job_id in ids for one in self._waiting.pop(job_id, ())]:
                     if not future.done():
@@ -194,15 +202,7 @@ class AsyncPoseClient:
                 for future in self._waiting.pop(job_id, ()):
                     if not future.done():
                         future.set_result(outcome)
-            pause = _POLL_S[0] if ended else min(pause * 2, _POLL_S[1])
-            await asyncio.sleep(pause)
-
-
-async def _ended(waiting: Dict[Any, AsyncJob], timeout: Optional[float]) -> Iterable[Any]:
-    done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    if not done:
-        raise TimeoutError(none_ended(len(waiting), timeout))
-    return done
+            await asyncio.sleep(looks.pause_s)
 
 
 async def _in_thread(call: Callable[..., Answer], *arguments: Any) -> Answer:

@@ -16,7 +16,7 @@ import contextlib
 import os
 import time
 from datetime import datetime
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import celery
 import celery.exceptions
@@ -24,7 +24,8 @@ import redis
 
 from worker.client.app import UNREADABLE, broker_errors, client_app, untrusted
 from worker.client.find import EXTENSIONS, find_images
-from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, none_ended, not_ended, result_of
+from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, not_ended, result_of
+from worker.client.waiting import Waiting, next_of
 from worker.contract import TASK, Result
 from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
 from worker.jobs.ledger import Ledger, ResultKey
@@ -39,8 +40,6 @@ from worker.storage.urls import delete, fetch
 #: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
 #: enough that neither this process nor Redis fills up.
 IN_FLIGHT = 64
-#: Seconds between two looks at the results of many jobs: doubled while none ends, up to the second.
-_POLL_S = (0.01, 0.1)
 #: Seconds for which it is kept that a job was cancelled.
 _CANCELLED_S = 86_400
 
@@ -137,7 +136,7 @@ class PoseClient:
 
     def submit_many(self, paths: Iterable[Any], **arguments: Any) -> List[JobHandle]:
         """Put many images on the queue, with the same arguments; see :meth:`submit`, and :meth:`map` for very many."""
-        _check_many(arguments)
+        check_many(arguments)
         return [self.submit(path, **arguments) for path in paths]
 
     def submit_directory(
@@ -159,27 +158,33 @@ class PoseClient:
             timeout: seconds without any job ending after which TimeoutError is raised; None: never.
             arguments: as :meth:`submit`.
         """
-        _check_many(arguments)
-        left, waiting = iter(paths), _Waiting(timeout)
-        jobs: Dict[str, JobHandle] = {}
-        while True:
-            for path in left:
-                job = self.submit(path, **arguments)
-                jobs[job.id] = job
-                if len(jobs) >= in_flight:
-                    break
-            if not jobs:
-                return
-            yield from waiting.next(self, jobs)
+        check_many(arguments)
+        jobs = (self.submit(path, **arguments) for path in paths)
+        yield from self.as_completed(jobs, in_flight=in_flight, timeout=timeout)
 
     def as_completed(
-        self, jobs: Iterable[JobHandle], *, timeout: Optional[float] = None
+        self,
+        jobs: Iterable[JobHandle],
+        *,
+        in_flight: Optional[int] = None,
+        timeout: Optional[float] = None,
+        check: Callable[[], None] = lambda: None,
     ) -> Iterator[Tuple[JobHandle, Outcome]]:
-        """Give each of `jobs` with its outcome as it ends; see :meth:`map`."""
-        waiting = _Waiting(timeout)
-        left = {job.id: job for job in jobs}
-        while left:
-            yield from waiting.next(self, left)
+        """Give each of `jobs` with its outcome as it ends; see :meth:`map`.
+
+        Args:
+            in_flight: how many of `jobs` are taken, and waited for, at a time; None: all.
+            check: called while no job ends; what it raises ends the wait.
+        """
+        left, waiting = iter(jobs), Waiting(self.ended, timeout, check)
+        taken: Dict[str, JobHandle] = {}
+        while True:
+            taken.update((job.id, job) for job in next_of(left, len(taken), in_flight))
+            if not taken:
+                return
+            for job_id, outcome in waiting.look(taken):
+                yield taken.pop(job_id), outcome
+            time.sleep(waiting.pause_s)
 
     def job(self, job_id: str) -> JobHandle:
         """A job that was submitted before, by this process or another; that it exists is not asked."""
@@ -286,28 +291,10 @@ class PoseClient:
                 delete(stored.url, self._store)
 
 
-def _check_many(arguments: Mapping[str, Any]) -> None:
+def check_many(arguments: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest if `arguments` of many jobs has what only one job can have."""
     if arguments.get("job_id") is not None:
         raise InvalidRequest("job_id: many jobs cannot have one id; submit them one by one.")
 
 
-class _Waiting:
-    """Looks for jobs that have ended, more and more seldom while none does."""
-
-    def __init__(self, timeout: Optional[float]) -> None:
-        self._timeout, self._last, self._pause = timeout, time.monotonic(), _POLL_S[0]
-
-    def next(self, client: PoseClient, jobs: Dict[str, JobHandle]) -> List[Tuple[JobHandle, Outcome]]:
-        """Take those that have ended out of `jobs`, after a pause if there are none."""
-        ended = [(jobs.pop(job_id), outcome) for job_id, outcome in client.ended(list(jobs))]
-        if ended:
-            self._last, self._pause = time.monotonic(), _POLL_S[0]
-        elif self._timeout is not None and time.monotonic() - self._last > self._timeout:
-            raise TimeoutError(none_ended(len(jobs), self._timeout))
-        else:
-            time.sleep(self._pause)
-            self._pause = min(self._pause * 2, _POLL_S[1])
-        return ended
-
-
-__all__ = ["BrokerUnavailable", "JobFailed", "JobHandle", "Outcome", "PoseClient", "Result"]
+__all__ = ["BrokerUnavailable", "JobFailed", "JobHandle", "Outcome", "PoseClient", "Result", "check_many"]

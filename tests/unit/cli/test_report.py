@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.support.browser import Page, browser
-from worker.cli.outputs import Done
 from worker.cli.report import Report
+from worker.cli.writers import Done
 from worker.contract import Image, Model, Result
 from worker.errors import ImageUndecodable
 

@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Tuple, Union
 
-from worker.client import PoseClient
+from worker.cli.deployment import deployment
+from worker.client import IN_FLIGHT, JobHandle, PoseClient
 from worker.contract import Options, Result
 from worker.errors import BrokerUnavailable, PoseError, SettingsError
 from worker.people import to_estimate_options, to_people
 from worker.pose import Estimator
 from worker.pose.people import People
-from worker.settings import Settings, read_settings, settings
-
-#: Jobs on the queue or being worked on at a time.
-IN_FLIGHT = 64
-#: Seconds between two looks at the results.
-_POLL_S = 0.02
+from worker.settings import Settings, read_settings
 
 
 @dataclass(frozen=True)
@@ -37,66 +33,38 @@ Run = Callable[[Mapping[int, Path]], Iterator[Tuple[int, Union[Answer, PoseError
 
 @contextmanager
 def through_queue(
-    options: Dict[str, Any], timeout_s: float, local: Mapping[str, str], use_local: bool
+    options: Dict[str, Any], variables: Mapping[str, str], *, local: bool, timeout_s: float
 ) -> Iterator[Run]:
-    """Answers of the configured broker's workers.
+    """Answers of the configured workers, or of one that is run for this.
 
     Args:
         options: the jobs' options, as :class:`worker.contract.Options`.
-        timeout_s: longest wait for any answer, in seconds.
-        local: what a local worker is told, as POSE_* variables.
-        use_local: whether a Redis and a worker of this command's own are run even if a broker is configured.
+        variables, local: see :func:`worker.cli.deployment.deployment`.
+        timeout_s: seconds without any answer after which BrokerUnavailable is raised.
     """
-    from worker.cli.local import local_fleet
-
-    configured = settings()
-    if configured.broker_url and not use_local:
-        url, results = configured.broker_url, configured.results_url
-        with PoseClient(url, result_backend=results, queue=configured.queue) as client:
-            yield lambda paths: _await(client, paths, options, timeout_s, lambda: None)
-        return
-    environment = {"POSE_IMAGE_ROOTS": "/", **os.environ, **local}
-    with local_fleet(environment) as here, PoseClient(here.broker_url, queue=configured.queue) as client:
-        yield lambda paths: _await(client, paths, options, timeout_s, here.check)
+    with deployment(local, variables) as (client, check):
+        yield lambda paths: _answers(client, paths, options, timeout=timeout_s, check=check)
 
 
-def _await(
-    client: PoseClient,
-    paths: Mapping[int, Path],
-    options: Dict[str, Any],
-    timeout_s: float,
-    check: Callable[[], None],
+def _answers(
+    client: PoseClient, paths: Mapping[int, Path], options: Dict[str, Any], **waits: Any
 ) -> Iterator[Tuple[int, Union[Answer, PoseError]]]:
-    waiting = iter(paths.items())
-    open_jobs: Dict[str, int] = {}
-    last = time.monotonic()
-    while True:
-        while len(open_jobs) < IN_FLIGHT:
-            number, path = next(waiting, (0, None))
-            if path is None:
-                break
-            open_jobs[client.submit(path.resolve(), **options).id] = number
-        if not open_jobs:
-            return
-        ended = list(client.ended(open_jobs))
-        for job_id, outcome in ended:
-            number = open_jobs.pop(job_id)
-            client.discard(job_id, outcome if isinstance(outcome, Result) else None)
-            if isinstance(outcome, Result):
-                yield number, _answer(outcome)
-            elif isinstance(outcome, PoseError):
-                yield number, outcome
-            else:
+    numbers: Dict[str, int] = {}
+
+    def submitted() -> Iterator[JobHandle]:
+        for number, path in paths.items():
+            job = client.submit(path.resolve(), **options)
+            numbers[job.id] = number
+            yield job
+
+    try:
+        for job, outcome in client.as_completed(submitted(), in_flight=IN_FLIGHT, **waits):
+            client.discard(job.id, outcome if isinstance(outcome, Result) else None)
+            if not isinstance(outcome, (Result, PoseError)):
                 raise outcome
-        if ended:
-            last = time.monotonic()
-            continue
-        check()
-        if time.monotonic() - last > timeout_s:
-            raise BrokerUnavailable(
-                f"No answer within {timeout_s:g} s for {len(open_jobs)} images; is a worker running?"
-            )
-        time.sleep(_POLL_S)
+            yield numbers.pop(job.id), _answer(outcome) if isinstance(outcome, Result) else outcome
+    except TimeoutError as exc:
+        raise BrokerUnavailable(str(exc)) from exc
 
 
 def _answer(result: Result) -> Answer:
@@ -109,12 +77,12 @@ def _stages(load_ms: float, timings_ms: Mapping[str, float]) -> Dict[str, float]
 
 
 @contextmanager
-def in_process(options: Dict[str, Any], told: Mapping[str, str]) -> Iterator[Run]:
+def in_process(options: Dict[str, Any], variables: Mapping[str, str]) -> Iterator[Run]:
     """Answers of a net in this process, image by image, without queue and broker.
 
     Args:
         options: as of :func:`through_queue`.
-        told: what the net's settings are, as POSE_* variables, beside the environment.
+        variables: POSE_* variables that choose the net, beside the environment.
 
     Raises:
         SettingsError: this CPU has no instructions for the precision.
@@ -122,7 +90,7 @@ def in_process(options: Dict[str, Any], told: Mapping[str, str]) -> Iterator[Run
     from worker.device.pin import own_device, own_precision
     from worker.engine import load
 
-    chosen = read_settings({**os.environ, **told})
+    chosen = read_settings({**os.environ, **variables})
     device = own_device(chosen).torch_name
     precision = own_precision(chosen, device)
     net = load(
@@ -135,16 +103,15 @@ def in_process(options: Dict[str, Any], told: Mapping[str, str]) -> Iterator[Run
     try:
         if net.precision != precision:  # figures must not stand under another's name
             raise SettingsError(f"This CPU has no instructions for {precision}; measure where there are some.")
-        stated = net.manifest.input
-        offset = net.manifest.heatmaps.offset
+        stated, offset = net.manifest.input, net.manifest.heatmaps.offset
         estimator = Estimator(net, stride=stated.stride, pad_value=stated.pad_value, offset=offset)
         estimator.warm()
-        yield lambda paths: _look(estimator, paths, Options.model_validate(options), chosen)
+        yield lambda paths: _estimated(estimator, paths, Options.model_validate(options), chosen)
     finally:
         net.close()
 
 
-def _look(
+def _estimated(
     estimator: Estimator, paths: Mapping[int, Path], options: Options, chosen: Settings
 ) -> Iterator[Tuple[int, Union[Answer, PoseError]]]:
     from worker.images.local import load_image

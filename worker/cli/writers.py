@@ -1,16 +1,18 @@
-"""What a batch leaves behind: a file of keypoints and a picture for each image, one file of COCO results for all."""
+"""What a batch writes: a file of keypoints and a picture for each image, one file of COCO results for all."""
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Optional, Protocol
+from typing import Optional, Protocol
 
 from worker.client.job import Outcome
 from worker.contract import Result
 from worker.errors import InvalidRequest
+from worker.files import replacing, write_whole
 from worker.people import to_people
 from worker.pose.formats import coco_results, openpose_json
 
@@ -33,7 +35,7 @@ class Done:
     maps: Optional[bytes] = None
 
 
-class Output(Protocol):
+class Writer(Protocol):
     """Takes the images of a batch one by one."""
 
     def add(self, done: Done) -> None:
@@ -43,7 +45,7 @@ class Output(Protocol):
         """The batch has ended."""
 
 
-class Files:
+class OpenPoseFiles:
     """``<name>_keypoints.json`` (OpenPose 1.3), ``<name>_rendered.jpg`` or ``.png``, ``<name>_maps.npz``.
 
     Args:
@@ -62,12 +64,12 @@ class Files:
         target.parent.mkdir(parents=True, exist_ok=True)
         size = result.image.width, result.image.height
         document = openpose_json(to_people(result.people), order=self._order, keypoint_scale=self._scale, size=size)
-        _replace(target.with_name(f"{target.name}_keypoints.json"), json.dumps(document).encode())
+        write_whole(target.with_name(f"{target.name}_keypoints.json"), json.dumps(document).encode())
         if done.picture is not None and result.overlay is not None:
             suffix = "png" if result.overlay.media_type == "image/png" else "jpg"
-            _replace(target.with_name(f"{target.name}_rendered.{suffix}"), done.picture)
+            write_whole(target.with_name(f"{target.name}_rendered.{suffix}"), done.picture)
         if done.maps is not None:
-            _replace(target.with_name(f"{target.name}_maps.npz"), done.maps)
+            write_whole(target.with_name(f"{target.name}_maps.npz"), done.maps)
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -80,10 +82,9 @@ class CocoFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_name(f".{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = self._part.open("w", encoding="utf-8")
-        self._file.write("[")
+        self._path, self._open = path, ExitStack()
+        self._file = self._open.enter_context(replacing(path))
+        self._file.write(b"[")
         self._between = "\n"
 
     def add(self, done: Done) -> None:
@@ -96,20 +97,13 @@ class CocoFile:
                 f"{done.path!r} is not in {self._path}: its name ends in no number to be its image_id; rename it."
             )
         for entry in coco_results(to_people(done.outcome.people), int(number[1])):
-            self._file.write(self._between + json.dumps(entry))
+            self._file.write((self._between + json.dumps(entry)).encode())
             self._between = ",\n"
 
     def close(self) -> None:
         """Let the file appear."""
-        self._file.write("\n]\n")
-        self._file.close()
-        self._part.replace(self._path)
+        self._file.write(b"\n]\n")
+        self._open.close()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
-
-
-__all__ = ["CocoFile", "Done", "Files", "Output"]
+__all__ = ["CocoFile", "Done", "OpenPoseFiles", "Writer"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from worker.cli.outputs import CocoFile, Done, Files
+from worker.cli.writers import CocoFile, Done, OpenPoseFiles
 from worker.contract import Image, Model, Overlay, Result
 from worker.errors import ImageNotFound, InvalidRequest
 
@@ -32,7 +32,7 @@ def _done(path: str, people: int = 1, media_type: str = "image/jpeg", maps: Any 
 
 
 def test_openpose_files_as_openpose_calls_them(tmp_path: Path) -> None:
-    files = Files(tmp_path / "out", order="BODY_25", keypoint_scale=3)
+    files = OpenPoseFiles(tmp_path / "out", order="BODY_25", keypoint_scale=3)
     files.add(_done("/data/a.jpg"))
     files.add(_done("/data/b.png", media_type="image/png", maps=b"zip"))
     files.add(Done("/data/c.jpg", "c", ImageNotFound("no")))

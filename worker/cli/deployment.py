@@ -1,0 +1,35 @@
+"""The client that a command uses: of the configured workers, or of a worker that the command runs itself."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import Callable, Iterator, Mapping, Tuple
+
+from worker.client import PoseClient
+from worker.settings import settings
+
+
+@contextmanager
+def deployment(local: bool, variables: Mapping[str, str] = {}) -> Iterator[Tuple[PoseClient, Callable[[], None]]]:
+    """A client of the configured workers, and a check that raises once a worker of this command's own has ended.
+
+    Args:
+        local: whether a Redis and a worker of this command's own are run even if a broker is configured.
+        variables: POSE_* variables for that worker, beside the environment.
+
+    Raises:
+        DeviceLost: by the check.
+    """
+    from worker.cli.local import local_fleet
+
+    configured = settings()
+    names = {"queue": configured.queue, "key_prefix": configured.key_prefix}
+    if configured.broker_url and not local:
+        with PoseClient(configured.broker_url, result_backend=configured.results_url, **names) as client:
+            yield client, lambda: None
+        return
+    # The files are the user's own, read with the user's rights: all folders are allowed unless the user says which.
+    environment = {"POSE_IMAGE_ROOTS": "/", **os.environ, **variables}
+    with local_fleet(environment) as here, PoseClient(here.broker_url, **names) as client:
+        yield client, here.check
