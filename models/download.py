@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from models.catalog import SourceFile
 from worker.engine.manifest import sha256_of
-from worker.engine.netdef import MAX_BYTES
+from worker.engine.proto.parse import MAX_BYTES
 from worker.errors import ModelError
 
 #: Seconds without a byte after which a connection counts as stalled.

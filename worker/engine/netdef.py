@@ -11,13 +11,10 @@ import numpy as np
 from worker.engine.fillers import FILLERS, fill
 from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest
 from worker.engine.proto import netdef_pb2
-from worker.engine.proto.parse import parse
+from worker.engine.proto.parse import read_message
 from worker.errors import ModelError
 
-#: Largest file read, in bytes; protobuf itself ends at 2 GiB.
-MAX_BYTES = 2**31 - 1
-
-#: How a single float of Argument.floats (field 5, 32 bits) begins on the wire.
+#: How a single float of Argument.floats (field 5, 32 bits) begins when it is encoded.
 _FLOAT_TAG = 5 << 3 | 5
 
 _SIDES = ("", "_h", "_w", "s")
@@ -91,19 +88,8 @@ def read_net(path: Path) -> netdef_pb2.NetDef:
     Raises:
         ModelError: the file is missing, empty, too large, truncated or not a NetDef.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelError(f"{path} is larger than {MAX_BYTES} bytes, which no NetDef can be; fetch the net again.")
-        data = path.read_bytes()
-    except OSError as exc:
-        raise ModelError(f"{path} cannot be read ({exc.strerror}); fetch or convert the net again.") from exc
     net = netdef_pb2.NetDef()
-    try:
-        parse(net, data)
-    except ValueError as exc:
-        raise ModelError(
-            f"{path} is truncated or not a Caffe2 NetDef ({exc}); fetch or convert the net again."
-        ) from exc
+    read_message(path, net, "Caffe2 NetDef")
     if not net.op:
         raise ModelError(
             f"{path} is empty or not a Caffe2 NetDef: it has no operators; fetch or convert the net again."
@@ -224,7 +210,7 @@ def arguments(definition: netdef_pb2.OperatorDef) -> Dict[str, Any]:
 
 
 def _floats(arg: netdef_pb2.Argument) -> np.ndarray:
-    """The floats of `arg`, read off its wire form: one by one, the CMU net's 52 million take ten seconds.
+    """The floats of `arg`, read off its encoded form: one by one, the CMU net's 52 million take ten seconds.
 
     Fields are written in the order of their numbers and single floats as a tag byte and four bytes each, so in an
     argument that has a name and floats, the floats stand at the end.

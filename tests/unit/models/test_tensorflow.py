@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Callable, Tuple
 
 import numpy as np
 import pytest
 import torch
 
-from models.convert.tensorflow import convert_graph
+from models.catalog import find_entry
+from models.convert.tensorflow import convert, convert_graph
 from tests.support import by_hand
 from tests.support.graphs import Graph
 from worker.engine.netdef import check_pair
@@ -27,7 +29,7 @@ def _same_draws_in_any_order() -> None:
 
 
 def _run(graph: Graph, output: str) -> np.ndarray:
-    builder = convert_graph(graph.bytes(), "small", "image", (output,))
+    builder = convert_graph(graph.proto, "small", "image", (output,))
     module = build_graph(check_pair(builder.predict, builder.init, "image", (output,)))
     with torch.inference_mode():
         return module(torch.from_numpy(X))[0].numpy()
@@ -184,7 +186,7 @@ def test_what_cannot_be_converted(add: Callable[[Graph], Any], message: str) -> 
     graph = Graph()
     add(graph)
     with pytest.raises(ModelError, match=message) as caught:
-        convert_graph(graph.bytes(), "small", "image", ("out",))
+        convert_graph(graph.proto, "small", "image", ("out",))
     assert "\n" not in str(caught.value)
 
 
@@ -194,10 +196,11 @@ def test_values_that_do_not_fill_their_shape() -> None:
     tensor = graph.proto.node[-2].attr["value"].tensor
     tensor.tensor_content = tensor.tensor_content[:-4]
     with pytest.raises(ModelError, match=r"'out/weights' of 'small' has 53 values for \[3, 3, 3, 2\]"):
-        convert_graph(graph.bytes(), "small", "image", ("out",))
+        convert_graph(graph.proto, "small", "image", ("out",))
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0a\xff\xff", b"<html>404</html>"])
-def test_a_file_that_is_no_graph(data: bytes) -> None:
-    with pytest.raises(ModelError, match="'small'"):
-        convert_graph(data, "small", "image", ("out",))
+def test_a_file_that_is_no_graph(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pb").write_bytes(data)
+    with pytest.raises(ModelError, match=r"mobilenet_thin|a\.pb is truncated or not a TensorFlow graph"):
+        convert(tmp_path / "a.pb", find_entry("mobilenet_thin"))
