@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -216,5 +217,10 @@ def _is_net(process: psutil.Process) -> bool:
 
 
 def shared_memory() -> List[str]:
-    """What lies in the machine's shared memory."""
-    return sorted(path.name for path in Path("/dev/shm").iterdir())
+    """What lies in the machine's shared memory though no process has it any more; others' comes and goes."""
+    used = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{process.pid}/maps").read_text(errors="replace")
+            used.update(re.findall(r"/dev/shm/(.+)$", maps, re.MULTILINE))
+    return sorted(path.name for path in Path("/dev/shm").iterdir() if path.name not in used)

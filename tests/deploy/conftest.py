@@ -72,7 +72,7 @@ def deployment(thin_net: Path, samples: Path) -> Iterator[Deployment]:
         command = [need("redis-server", "redis-server"), str(DEPLOY / "redis/redis.conf"), *options]
         with (folder / "redis.log").open("wb") as log:
             server = start_child(command, stdout=log, stderr=log)
-        wait_until(lambda: "Ready to accept connections" in (folder / "redis.log").read_text(), 10)
+        wait_until(lambda: "Ready to accept connections" in (folder / "redis.log").read_text())
         numba_cache(folder / "cache")
         walls(folder / "site", _installed(DEPLOY / "Dockerfile.cpu"))
         yield from _with_worker(folder, port, metrics, samples)

@@ -55,7 +55,7 @@ def second_redis(deployment: Deployment, tmp_path_factory: pytest.TempPathFactor
     command = [need("redis-server", "redis-server"), str(DEPLOY / "redis/redis.conf"), *options]
     child = start_child(command, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: _answers(port), 10)
+        wait_until(lambda: _answers(port))
         yield port
     finally:
         stop_child(child, grace_s=5)
@@ -121,7 +121,7 @@ def test_the_commands_of_the_guide(
     assert "(error)" not in done.stdout
     if "dead requeue" in block:
         with deployment.redis("admin") as admin:
-            wait_until(lambda: admin.hget(f"pose:job:given-up-{number}", "state") == "failed", 15)
+            wait_until(lambda: admin.hget(f"pose:job:given-up-{number}", "state") == "failed")
     if "install -D" in block:
         unit = (tmp_path / "etc/systemd/system/pose-worker@.service").read_text()
         assert {f"/etc/pose-worker/{path.name}" for path in (tmp_path / "etc/pose-worker").iterdir()} == set(

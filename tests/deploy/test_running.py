@@ -161,7 +161,7 @@ def test_the_shipped_sentinel_watches_a_redis(deployment: Deployment, tmp_path: 
     child = start_child([need("redis-server", "redis-server"), str(tmp_path / "sentinel.conf"), "--sentinel"])
     try:
         with redis.Redis(port=port, decode_responses=True) as client:
-            wait_until(lambda: _state(client) == {"master"}, 10)
+            wait_until(lambda: _state(client) == {"master"})
     finally:
         stop_child(child, grace_s=5)
 

@@ -118,8 +118,8 @@ def observed(
     try:
         wait_until(lambda: any(one["ready"] for one in read_heartbeats(folder)), 60)
         done, failed, context = _work(broker, samples)
-        wait_until(lambda: get(scrape(port), "pose_jobs_total", outcome="failed") == 1, 20)
-        metrics = wait_until(lambda: _at_rest(scrape(port)), 20)
+        wait_until(lambda: get(scrape(port), "pose_jobs_total", outcome="failed") == 1)
+        metrics = wait_until(lambda: _at_rest(scrape(port)))
         yield Observed(broker, folder / "log", metrics, collector, done, failed, context)
     finally:
         stop_child(fleet, grace_s=10)
@@ -171,7 +171,7 @@ def test_the_log_has_one_line_for_each_job(observed: Observed) -> None:
         ours = {*observed.done, observed.failed}
         return [line for line in found if line.get("event", "").startswith("job.") and line["job_id"] in ours]
 
-    events = wait_until(lambda: len(told()) >= 4 and told(), 20)
+    events = wait_until(lambda: len(told()) >= 4 and told())
     expected = {**dict.fromkeys(observed.done, "job.succeeded"), observed.failed: "job.failed"}
     assert {line["job_id"]: line["event"] for line in events} == expected
     assert Counter(line["event"] for line in events) == {"job.succeeded": 3, "job.failed": 1}
@@ -181,7 +181,7 @@ def test_the_log_has_one_line_for_each_job(observed: Observed) -> None:
 
 def test_a_job_s_spans_continue_the_sender_s_trace(observed: Observed) -> None:
     spans, job_id = observed.collector, observed.done[0]
-    job = wait_until(lambda: spans.of(job_id), 10)
+    job = wait_until(lambda: spans.of(job_id))
     assert int.from_bytes(job.trace_id, "big") == observed.context["trace"]
     assert int.from_bytes(job.parent_span_id, "big") == observed.context["span"]
     stages = [one for one in spans.spans if one.parent_span_id == job.span_id]
@@ -195,7 +195,7 @@ def test_a_job_s_spans_continue_the_sender_s_trace(observed: Observed) -> None:
 
 
 def test_a_job_without_a_trace_begins_one_and_a_failure_is_seen_in_it(observed: Observed) -> None:
-    failed = wait_until(lambda: observed.collector.of(observed.failed), 10)
+    failed = wait_until(lambda: observed.collector.of(observed.failed))
     assert failed.parent_span_id == b""
     assert failed.status.message.startswith("ImageNotFound: ")
     assert attributes(failed)["error.type"] == "ImageNotFound"
@@ -216,7 +216,7 @@ def test_flower_shows_the_worker_and_its_task(observed: Observed, samples: Path,
             return None
 
     try:
-        workers = wait_until(lambda: ask("workers?refresh=1"), 20)
+        workers = wait_until(lambda: ask("workers?refresh=1"))
         [name] = workers
         assert name.startswith("cpu0@")
         assert workers[name]["registered"] == ["pose.estimate"]
@@ -231,7 +231,7 @@ def test_flower_shows_the_worker_and_its_task(observed: Observed, samples: Path,
                 task = (ask("tasks") or {}).get(job.id) or {}
                 return task if task.get("state") == "SUCCESS" and task["name"] else None
 
-            task = wait_until(seen, 15)
+            task = wait_until(seen)
         assert (task["name"], task["worker"]) == ("pose.estimate", name)
         _see(f"http://127.0.0.1:{port}/workers", tmp_path / "workers.png", name)
     finally:

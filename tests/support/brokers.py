@@ -95,7 +95,7 @@ def redis_server(folder: Path, *arguments: str, tls: bool = False, program: str 
     command = [program, *ports, "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *arguments]
     child = start_child(command, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: _accepts(port), 20)
+        wait_until(lambda: _accepts(port))
         yield port
     finally:
         stop_child(child, grace_s=10)
@@ -129,7 +129,7 @@ def sentinel(folder: Path, master: int, password: str) -> Iterator[int]:
     child = start_child([program, str(configuration), "--sentinel"], stdout=subprocess.DEVNULL)
     try:
         with redis.Redis(port=port) as client:
-            wait_until(lambda: _accepts(port) and client.execute_command("SENTINEL", "MASTER", "pose"), 20)
+            wait_until(lambda: _accepts(port) and client.execute_command("SENTINEL", "MASTER", "pose"))
         yield port
     finally:
         stop_child(child, grace_s=10)

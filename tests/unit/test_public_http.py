@@ -103,7 +103,7 @@ def test_a_server_that_drips_does_not_get_around_the_deadline(server: Site, tmp_
     start = time.monotonic()
     with pytest.raises(TimeoutError, match="did not answer in full"):
         _get(f"{server.url}/drip", timeout_s=0.3)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 4  # all of it takes five
 
 
 def test_too_long_and_cut_answers(server: Site) -> None:

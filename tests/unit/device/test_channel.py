@@ -132,7 +132,7 @@ def test_a_slot_whose_frame_will_not_come_is_not_waited_for(run: Run) -> None:
     threading.Timer(0.2, other.end).start()
     start = time.monotonic()
     one(frames(0))
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15  # the batch would be waited for 20
 
 
 def test_a_net_that_dies_costs_its_frames_and_nothing_else(run: Run) -> None:

@@ -134,9 +134,9 @@ def test_pages_are_counted_only_so_far(tmp_path: Path, policy: ImagePolicy) -> N
     """To count them all takes the square of their number: ten seconds for these, and hours for those of 64 MB."""
     (tmp_path / "book.tiff").write_bytes(tiff(pages=20_000))
     (tmp_path / "leaf.tiff").write_bytes(tiff(pages=1000))
-    began = time.monotonic()
+    began = time.process_time()  # of this process, whatever else the machine does
     book, leaf = (load_image(str(tmp_path / name), policy) for name in ("book.tiff", "leaf.tiff"))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert (book.frames, book.warnings) == (1000, ("only the first of more than 1000 frames was looked at",))
     assert (leaf.frames, leaf.warnings) == (1000, ("only the first of 1000 frames was looked at",))
 
