@@ -102,50 +102,25 @@ def plot(found: Inspection, path: Path) -> None:
     """Draw the bytes that are live at each step, with and without release, into a picture at `path`.
 
     Raises:
-        ModelError: the file cannot be written, or its name ends in no format of pictures.
+        ModelError: matplotlib is not installed, the file cannot be written, or its name ends in no format of pictures.
     """
-    import cv2
-
-    width, height, left, bottom, top = 1000, 480, 70, 60, 40
-    picture = np.full((height, width, 3), 255, np.uint8)
-    most = max(step.held for step in found.running)
-    count = len(found.running)
-
-    def at(place: float, size: float) -> Tuple[int, int]:
-        x = left + (width - left - 20) * place / count
-        return round(x), round(height - bottom - (height - bottom - top) * size / most)
-
-    def text(words: str, where: Tuple[int, int], colour: Tuple[int, int, int] = (60, 60, 60)) -> None:
-        cv2.putText(picture, words, where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
-
-    for part in range(5):
-        size = most * part / 4
-        cv2.line(picture, at(0, size), at(count, size), (225, 225, 225), 1)
-        text(f"{size / 1e6:.0f} MB", (8, at(0, size)[1] + 4))
-    for what, colour, title in (
-        ("held", (150, 110, 50), "nothing released"),
-        ("live", (40, 80, 220), "blobs released after their last use"),
-    ):
-        corners: List[Tuple[int, int]] = []
-        for place, step in enumerate(found.running):
-            corners += [at(place, getattr(step, what)), at(place + 1, getattr(step, what))]
-        cv2.polylines(picture, [np.array(corners, np.int32)], False, colour, 2)
-        text(title, (left + (10 if what == "held" else 200), top - 16), colour)
-    widest = max(range(count), key=lambda place: found.running[place].live)
-    text(
-        f"{found.net.name}: {count} steps in order; the widest makes {found.running[widest].blob}",
-        (left, height - 20),
-    )
-    _write(path, picture)
-
-
-def _write(path: Path, picture: Any) -> None:
-    import cv2
-
     try:
-        done, data = cv2.imencode(path.suffix or ".png", picture)
-        path.write_bytes(data.tobytes() if done else b"")
-    except (cv2.error, OSError) as exc:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise ModelError("Drawing needs matplotlib, which is not installed here: pip install matplotlib.") from exc
+    widest = max(found.running, key=lambda step: step.live)
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    axes = figure.add_subplot(
+        ylabel="activations, MB",
+        xlabel=f"{found.net.name}: {len(found.running)} steps in order; the widest makes {widest.blob}",
+    )
+    for what, title in (("held", "nothing released"), ("live", "blobs released after their last use")):
+        axes.stairs([getattr(step, what) / 1e6 for step in found.running], baseline=None, linewidth=2, label=title)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as exc:
         raise ModelError(f"The picture {path} cannot be written ({exc}); name a .png in a folder that exists.") from exc
 
 
