@@ -77,6 +77,7 @@ bench: $(VENV)/.dev
 bench-fleet: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m models.samples $(SAMPLES)
+	$(BIN)/python -m pip install --quiet -r benchmarks/requirements-charts.txt
 	$(BIN)/python -m benchmarks.fleet
 
 # Everything on a GPU machine in one call, the tests that need a GPU too; elsewhere it says that there is none.
@@ -101,6 +102,7 @@ bench-decoder: $(VENV)/.dev
 
 bench-options: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m pip install --quiet -r benchmarks/requirements-charts.txt
 	$(BIN)/python -m benchmarks.options --write docs
 
 bench-precision: $(VENV)/.dev

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import charts
 from benchmarks.document import figures, put
-from benchmarks.frontier import Point, draw
 from benchmarks.maps import COCO, ROOT
 from worker.cli.coco import LabelledImages
 from worker.contract import PRESETS
@@ -125,6 +125,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.annotations.exists():
         sys.exit(f"{arguments.annotations} is not there; give --annotations and --images of labelled COCO images")
+    if arguments.write:
+        charts.need_matplotlib()  # before minutes are spent
     labelled = LabelledImages(arguments.annotations, arguments.images, arguments.limit)
     net = load(ROOT / "models" / "mobilenet_thin", threads=1)
     cv2.setNumThreads(1)
@@ -134,8 +136,8 @@ def main() -> None:
     print("\n".join(lines))
     if arguments.write:
         put(arguments.write / "accuracy.md", "options", lines)
-        points = [Point(row.milliseconds, row.figures["AP"], row.short, bool(row.preset)) for row in rows]
-        cv2.imwrite(str(arguments.write / "accuracy.png"), draw(points))
+        points = [charts.Point(row.milliseconds, row.figures["AP"], row.short, bool(row.preset)) for row in rows]
+        charts.accuracy(points, arguments.write / "accuracy.png")
 
 
 def _measured(sets: Sequence[Dict[str, Any]], net: Net, labelled: LabelledImages) -> List[Row]:

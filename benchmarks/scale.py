@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence
 
-import cv2
 import numpy as np
 import redis
 
+from benchmarks import charts
 from benchmarks.stand import ROOT, Spent, Workers, small_picture, through
 from worker.cli.local import embedded_redis
 from worker.client import PoseClient
@@ -52,6 +52,7 @@ class Row(NamedTuple):
 
 def run(folder: Path, most: int) -> List[Row]:
     """Print and plot how throughput grows with workers."""
+    charts.need_matplotlib()  # before minutes are spent
     image, rows = small_picture(folder), []
     print(
         f"scale: {'workers':>7}{'jobs/s':>8}{'of ideal':>9}{'wait p50 ms':>12}{'p99 ms':>8}"
@@ -63,12 +64,12 @@ def run(folder: Path, most: int) -> List[Row]:
             while 2 ** len(rows) <= most:
                 _grow(workers, 2 ** len(rows))
                 rows.append(_row(server, client, image, 2 ** len(rows)))
-                _tell(rows[-1])
+                _print(rows[-1])
         finally:
             workers.stop()
     _conclude(rows)
-    if not cv2.imwrite(str(PLOT), plot(rows)):
-        raise SystemExit(f"{PLOT} cannot be written")
+    loads = [charts.Load(row.workers, row.rate, row.ideal, row.wait_ms, row.worst_ms) for row in rows]
+    charts.fleet(loads, _SLOW_MS, PLOT)
     return rows
 
 
@@ -106,7 +107,7 @@ def _waits(client: PoseClient, ledger: Ledger, images: Sequence[Path], rate: flo
     return np.array([float(one["attempt:1"].split()[0]) - float(one["submitted"]) for one in records]) * 1000
 
 
-def _tell(row: Row) -> None:
+def _print(row: Row) -> None:
     print(
         f"scale: {row.workers:>7}{row.rate:>8.1f}{row.rate / row.ideal:>9.2f}{row.wait_ms:>12.1f}{row.worst_ms:>8.1f}"
         f"{row.job_us:>14.0f}{row.commands:>9.1f}{row.rest_us:>23.0f}",
@@ -122,57 +123,3 @@ def _conclude(rows: Sequence[Row]) -> None:
         f"scale: at {job_us:.0f} us a job, one core of Redis carries {1e6 / job_us:.0f} jobs/s: {gpus:.0f} GPUs of "
         f"{_H100} images/s each, or {0.6 * gpus:.0f} with room to spare (60 % busy)"
     )
-
-
-def plot(rows: Sequence[Row]) -> np.ndarray:
-    """Jobs a second, and waits, against workers."""
-    picture = np.full((520, 1080, 3), 255, np.uint8)
-    most = max(row.ideal for row in rows)
-    jobs = _Panel(picture, 70, [row.workers for row in rows], 1.0, most, "jobs/s through one broker")
-    jobs.line([row.ideal for row in rows], (170, 170, 170), "ideal", above=True)
-    jobs.line([row.rate for row in rows], (40, 80, 220), "measured")
-    longest = max(10.0, *(row.worst_ms for row in rows))
-    waits = _Panel(picture, 610, [row.workers for row in rows], 1.0, longest, "wait in ms at 70 % load")
-    waits.line([row.worst_ms for row in rows], (40, 80, 220), "p99", above=True)
-    waits.line([row.wait_ms for row in rows], (160, 110, 30), "median")
-    return picture
-
-
-class _Panel:
-    """One diagram of the picture, with logarithmic axes."""
-
-    def __init__(
-        self, picture: np.ndarray, left: int, workers: Sequence[int], least: float, most: float, title: str
-    ) -> None:
-        self._picture, self._left, self._workers = picture, left, workers
-        self._least, self._most = least, most
-        self._text(title, (left, 28), 0.6)
-        self._text(f"workers, one slot each, {_SLOW_MS} ms a pass", (left + 70, 505))
-        for count in workers:
-            foot = self._place(count, least)
-            cv2.line(picture, foot, self._place(count, most), (230, 230, 230), 1)
-            self._text(str(count), (foot[0] - 5, foot[1] + 20))
-        for mark in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000):
-            if least <= mark <= most:
-                start = self._place(workers[0], mark)
-                cv2.line(picture, start, self._place(workers[-1], mark), (230, 230, 230), 1)
-                self._text(str(mark), (start[0] - 42, start[1] + 5))
-
-    def line(self, values: Sequence[float], colour: Tuple[int, int, int], title: str, above: bool = False) -> None:
-        """A curve with its values and its name."""
-        points = [self._place(count, value) for count, value in zip(self._workers, values)]
-        cv2.polylines(self._picture, [np.array(points)], False, colour, 2, cv2.LINE_AA)
-        for point, value in zip(points, values):
-            cv2.circle(self._picture, point, 4, colour, -1, cv2.LINE_AA)
-            self._text(f"{value:.3g}", (point[0] - 14, point[1] + (-10 if above else 20)), colour=colour)
-        self._text(title, (points[-1][0] - 40, points[-1][1] + (-28 if above else 38)), colour=colour)
-
-    def _place(self, workers: float, value: float) -> Tuple[int, int]:
-        across = np.log2(workers) / max(1.0, np.log2(self._workers[-1]))
-        up = np.log(max(value, self._least) / self._least) / np.log(self._most / self._least)
-        return round(self._left + across * 400), round(460 - up * 370)
-
-    def _text(
-        self, words: str, at: Tuple[int, int], size: float = 0.45, colour: Tuple[int, int, int] = (70, 70, 70)
-    ) -> None:
-        cv2.putText(self._picture, words, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
