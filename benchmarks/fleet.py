@@ -33,7 +33,7 @@ from worker.children import start_child, stop_child
 from worker.cli.local import embedded_redis
 from worker.device.board import Board
 from worker.device.channel import RemoteNet
-from worker.device.host import NetHost
+from worker.device.net_process import NetProcess
 from worker.device.pin import Device
 from worker.engine import load, read_manifest
 from worker.pose import EstimateOptions, Estimator
@@ -49,7 +49,7 @@ def channel(folder: Path) -> None:
     """Print the round trip of a frame."""
     os.environ["POSE_ENGINE"] = "null"  # the net process reads it itself
     configured = read_settings(os.environ)
-    host = NetHost(configured, Device(), "cpu0@benchmark", Board.create())
+    host = NetProcess(configured, Device(), "cpu0@benchmark", Board.create())
     host.start()
     net = RemoteNet(host.address, read_manifest(configured.models_dir / configured.model), timeout_s=10)
     spent = []

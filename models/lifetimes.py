@@ -49,21 +49,21 @@ def steps(net: NetPair, input_shape: Shape, bytes_each: int = 4, *, fused: bool 
     shapes: Dict[str, Shape] = {blob: values.shape for blob, values in net.parameters.items()}
     shapes[net.input_blob] = input_shape
     relus = {relu.outputs[0] for relu in relus_after_convolutions(net).values()} if fused else set()
-    place_of = {blob: blob for blob in shapes}
+    memory_of = {blob: blob for blob in shapes}
     for operator, shape, over in zip(net.operators, operator_shapes(net, input_shape), written_over):
         blob = operator.outputs[0]
         shapes[blob] = shape
-        place_of[blob] = place_of[operator.inputs[0]] if over or blob in relus else blob
+        memory_of[blob] = memory_of[operator.inputs[0]] if over or blob in relus else blob
     running = [operator for operator in net.operators if operator.outputs[0] not in relus]
-    last = {place_of[blob]: number for number, operator in enumerate(running) for blob in operator.inputs}
-    last.update((place_of[blob], len(running)) for blob in net.output_blobs)
+    last = {memory_of[blob]: number for number, operator in enumerate(running) for blob in operator.inputs}
+    last.update((memory_of[blob], len(running)) for blob in net.output_blobs)
     sizes = {blob: bytes_each * math.prod(shape) for blob, shape in shapes.items() if blob not in net.parameters}
     live, held = {net.input_blob}, {net.input_blob}
     found: List[Step] = []
     for number, operator in enumerate(running):
-        place = place_of[operator.outputs[0]]
-        live.add(place)
-        held.add(place)
+        blob = memory_of[operator.outputs[0]]
+        live.add(blob)
+        held.add(blob)
         found.append(
             Step(
                 operator,

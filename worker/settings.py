@@ -103,9 +103,9 @@ class Settings(BaseModel):
     inline: bool = Field(False, description="Hold the net in the one slot instead of in a process of its own")
     slots: int = Field(0, ge=0, le=MAX_SLOTS, description="Jobs in work at a time; 0: by cores per GPU, 2 on a CPU")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of the net; 0: one for each core")
-    max_batch: int = Field(0, ge=0, le=256, description="Most frames in one pass of the net; 0: 4 on a GPU, 1 on a CPU")
+    max_batch: int = Field(0, ge=0, le=256, description="Most inputs in one pass of the net; 0: 4 on a GPU, 1 on a CPU")
     batch_wait_ms: float = Field(
-        2.0, ge=0, description="Longest wait for frames that are on their way to share a pass, in milliseconds"
+        2.0, ge=0, description="Longest wait for inputs that are on their way to share a pass, in milliseconds"
     )
     net_timeout_s: float = Field(
         30.0, gt=0, description="Seconds after which a net process that does not answer is killed and started again"

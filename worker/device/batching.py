@@ -1,29 +1,29 @@
-"""Which waiting frames go together. Pure policy: no clock, no socket, no net."""
+"""Which waiting inputs go together. Pure policy: no clock, no socket, no net."""
 
 from __future__ import annotations
 
 from typing import Callable, Dict, Generic, List, NamedTuple, Optional, Tuple, TypeVar
 
 Item = TypeVar("Item")
-#: What frames must have in common to share a pass: the net, and the padded height and width in pixels.
+#: What inputs must have in common to share a pass: the net, and the padded height and width in pixels.
 Shape = Tuple[int, ...]
 
 
 class _Waiting(NamedTuple):
     item: object
-    frames: int
+    inputs: int
     since: float
 
 
 class Batcher(Generic[Item]):
-    """Frames of equal shape share a pass of the net, the longest-waiting first.
+    """Inputs of equal shape share a pass of the net, the longest-waiting first.
 
-    A group of one shape goes as soon as it is full, or nobody else is on the way, or its oldest frame has waited for
-    `wait_s`; of several such groups, the one whose oldest frame came first. So nobody waits for company beyond the
+    A group of one shape goes as soon as it is full, or nobody else is on the way, or its oldest input has waited for
+    `wait_s`; of several such groups, the one whose oldest input came first. So nobody waits for company beyond the
     bound, order within a shape is kept, and no shape can starve another.
 
     Args:
-        max_batch: most frames in one pass; an item of more frames goes alone.
+        max_batch: most inputs in one pass; an item of more inputs goes alone.
         wait_s: longest wait for company, in seconds.
     """
 
@@ -37,9 +37,9 @@ class Batcher(Generic[Item]):
         """Waiting items."""
         return sum(map(len, self._groups.values()))
 
-    def add(self, item: Item, shape: Shape, frames: int, now: float) -> None:
-        """Let `item`, of `frames` frames of `shape`, wait from `now` on (seconds on any clock)."""
-        self._groups.setdefault(shape, []).append(_Waiting(item, frames, now))
+    def add(self, item: Item, shape: Shape, inputs: int, now: float) -> None:
+        """Let `item`, of `inputs` inputs of `shape`, wait from `now` on (seconds on any clock)."""
+        self._groups.setdefault(shape, []).append(_Waiting(item, inputs, now))
 
     def discard(self, unwanted: Callable[[Item], bool]) -> None:
         """Forget the items that are `unwanted`, as when their sender has died."""
@@ -66,15 +66,15 @@ class Batcher(Generic[Item]):
         return min(map(self._due, self._groups.values()), default=None)
 
     def _due(self, group: List[_Waiting]) -> float:
-        full = self._fitting(group) < len(group) or sum(one.frames for one in group) >= self._max_batch
+        full = self._fitting(group) < len(group) or sum(one.inputs for one in group) >= self._max_batch
         return group[0].since if full else group[0].since + self._wait_s
 
     def _fitting(self, group: List[_Waiting]) -> int:
         """How many items from the front fit into one pass; at least one."""
-        frames = 0
+        inputs = 0
         for count, one in enumerate(group):
-            frames += one.frames
-            if frames > self._max_batch:
+            inputs += one.inputs
+            if inputs > self._max_batch:
                 return max(1, count)
         return len(group)
 

@@ -29,7 +29,7 @@ class NetRow(ctypes.Structure):
         ("busy_since", ctypes.c_double),
         ("last_batch_at", ctypes.c_double),
         ("batches", ctypes.c_int64),
-        ("frames", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
         ("out_of_memory", ctypes.c_int64),
         ("starts", ctypes.c_int64),
         ("batch_sizes", Histogram),

@@ -1,6 +1,6 @@
-"""Frames and maps between slots and the net process, through shared memory.
+"""Inputs and maps between slots and the net process, through shared memory.
 
-A slot writes its frames into an arena of anonymous memory (memfd), whose descriptor it has passed over a Unix socket,
+A slot writes its inputs into an arena of anonymous memory (memfd), whose descriptor it has passed over a Unix socket,
 and says where; the net process writes the maps into the same arena and answers. Pixels are never sent, nothing lies in
 a file system, and whatever is killed, the kernel frees the rest. Every wait has a deadline.
 """
@@ -24,15 +24,15 @@ from worker.engine.manifest import Manifest
 from worker.engine.net import Maps, map_shapes
 from worker.errors import DeviceLost, PoseError
 
-#: What a slot says: a frame is on its way; it will not come after all; here it is.
-COMING, NOT_COMING, FRAMES = range(3)
+#: What a slot says: an input is on its way; it will not come after all; here it is.
+COMING, NOT_COMING, INPUTS = range(3)
 #: What the net process answers with.
 FLOAT32, FLOAT16, FAILED = range(3)
 _DTYPES = {FLOAT32: np.dtype(np.float32), FLOAT16: np.dtype(np.float16)}
 
-# kind, number of the net, sequence number, frames, height, width, offset of the frames, offset of the maps, bytes of a
+# kind, number of the net, sequence number, inputs, height, width, offset of the inputs, offset of the maps, bytes of a
 # new arena (or 0)
-_REQUEST = struct.Struct("<BBQIIIQQQ")
+_QUESTION = struct.Struct("<BBQIIIQQQ")
 # kind, sequence number; after FAILED, the error as JSON
 _REPLY = struct.Struct("<BQ")
 _MESSAGE_BYTES = 4096
@@ -99,48 +99,48 @@ class RemoteNet:
         self._promised = self._asking = False
 
     def begin(self) -> None:
-        """Say that a frame is on its way. All arrays handed out for the job before are void from here on."""
+        """Say that an input is on its way. All arrays handed out for the job before are void from here on."""
         if self._asking:  # a time limit has interrupted even the clearing up
             self._abandon()
         self._top = 0
         self._promised = True
-        # If the net process is away now, the frame itself will find out.
+        # If the net process is away now, the input itself will find out.
         with contextlib.suppress(DeviceLost):
             self._send(COMING)
 
     def end(self) -> None:
-        """Say that the promised frame will not come, if it has not; call it when a job ends, however it ends."""
+        """Say that the promised input will not come, if it has not; call it when a job ends, however it ends."""
         if self._promised and self._socket is not None:
             with contextlib.suppress(DeviceLost):
                 self._send(NOT_COMING)
         self._promised = False
 
     def empty(self, shape: Tuple[int, ...]) -> np.ndarray:
-        """An uninitialised uint8 array: frames written there are not copied by :meth:`__call__`."""
+        """An uninitialised uint8 array: inputs written there are not copied by :meth:`__call__`."""
         offset = self._allocate(math.prod(shape))  # may move on to another arena
         return self._arena.array(offset, shape, np.uint8)
 
-    def __call__(self, frames: np.ndarray) -> Maps:
-        """Have the net process run padded frames uint8 (N, H, W, 3), BGR.
+    def __call__(self, inputs: np.ndarray) -> Maps:
+        """Have the net process run padded inputs uint8 (N, H, W, 3), BGR.
 
         Returns:
             heatmaps (N, 19, h, w) and PAFs (N, 38, h, w), float32, valid until the next :meth:`begin`.
 
         Raises:
             DeviceLost: the net process died, or did not answer in time.
-            DeviceOutOfMemory: one of the frames alone does not fit.
+            DeviceOutOfMemory: one of the inputs alone does not fit.
         """
-        count, height, width, _ = frames.shape
+        count, height, width, _ = inputs.shape
         shapes = map_shapes(self.manifest, count, (height, width))
         size = 4 * sum(map(math.prod, shapes))
-        at_frames = self._arena.find(frames)
-        if at_frames is None or not self._has_room(size):
-            at_frames = self._allocate(frames.nbytes + _ALIGNMENT + size)
-            self._arena.array(at_frames, frames.shape, np.uint8)[...] = frames
-            at_maps = _aligned(at_frames + frames.nbytes)
+        at_inputs = self._arena.find(inputs)
+        if at_inputs is None or not self._has_room(size):
+            at_inputs = self._allocate(inputs.nbytes + _ALIGNMENT + size)
+            self._arena.array(at_inputs, inputs.shape, np.uint8)[...] = inputs
+            at_maps = _aligned(at_inputs + inputs.nbytes)
         else:
             at_maps = self._allocate(size)
-        kind = self._ask(count, height, width, at_frames, at_maps)
+        kind = self._ask(count, height, width, at_inputs, at_maps)
         heatmaps = self._arena.array(at_maps, shapes[0], _DTYPES[kind])
         pafs = self._arena.array(at_maps + heatmaps.nbytes, shapes[1], _DTYPES[kind])
         if kind == FLOAT16:
@@ -157,7 +157,7 @@ class RemoteNet:
         return _aligned(self._top) + size <= self._arena.size
 
     def _allocate(self, size: int) -> int:
-        """Room for `size` bytes; where the arena has none left, a larger one takes its place."""
+        """Room for `size` bytes; where the arena has none left, a larger one replaces it."""
         if not self._has_room(size):
             self._arena, self._sent = Arena.create(2 * max(self._arena.size, size)), False
             self._top = 0
@@ -168,7 +168,7 @@ class RemoteNet:
     def _ask(self, *numbers: int) -> int:
         self._promised, self._asking = False, True
         try:
-            self._send(FRAMES, *numbers)
+            self._send(INPUTS, *numbers)
             kind, text = self._reply()
         except BaseException as exc:
             self._abandon()
@@ -192,7 +192,7 @@ class RemoteNet:
         assert self._socket is not None
         reply = self._socket.recv(_MESSAGE_BYTES)
         if not reply:
-            raise DeviceLost("The net process ended while it held the job's frame; the job is tried again.")
+            raise DeviceLost("The net process ended while it held the job's input; the job is tried again.")
         kind, sequence = _REPLY.unpack_from(reply)
         if sequence != self._sequence:
             raise DeviceLost("The net process answered another question; the job is tried again.")
@@ -202,21 +202,12 @@ class RemoteNet:
         for attempt in (1, 2):  # a connection from before the net process was restarted is found out by using it
             try:
                 connection = self._connected()
-                new = kind == FRAMES and not self._sent
+                new = kind == INPUTS and not self._sent
                 self._sequence += 1
-                count, height, width, at_frames, at_maps = numbers or (0, 0, 0, 0, 0)
-                message = _REQUEST.pack(
-                    kind,
-                    self._number,
-                    self._sequence,
-                    count,
-                    height,
-                    width,
-                    at_frames,
-                    at_maps,
-                    self._arena.size if new else 0,
-                )
-                socket.send_fds(connection, [message], [self._arena.descriptor] if new else [])
+                numbers = numbers or (0, 0, 0, 0, 0)
+                size, descriptors = (self._arena.size, [self._arena.descriptor]) if new else (0, [])
+                question = _QUESTION.pack(kind, self._number, self._sequence, *numbers, size)
+                socket.send_fds(connection, [question], descriptors)
                 self._sent = self._sent or new
                 return
             except OSError as exc:
@@ -240,13 +231,13 @@ def listen() -> socket.socket:
     return listener
 
 
-class Request(NamedTuple):
-    """Frames of one slot, and where their maps go."""
+class NetInputs(NamedTuple):
+    """Inputs of one slot, and where their maps go."""
 
     sender: Connection
     net: int
     sequence: int
-    frames: np.ndarray
+    inputs: np.ndarray
     maps: Arena
     at_maps: int
 
@@ -270,32 +261,32 @@ class Connection:
         raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return bool(_CREDENTIALS.unpack(raw)[1] == os.getuid())
 
-    def receive(self) -> List[Request]:
-        """All requests that have arrived; a broken connection is given up."""
-        requests: List[Request] = []
+    def receive(self) -> List[NetInputs]:
+        """All inputs that have arrived; a broken connection is given up."""
+        arrived: List[NetInputs] = []
         try:
             while True:
                 message, descriptors, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
                 if not message:
                     self._give_up()
-                    return requests
-                request = self._understand(message, descriptors)
-                if request is not None:
-                    requests.append(request)
+                    return arrived
+                given = self._understand(message, descriptors)
+                if given is not None:
+                    arrived.append(given)
         except BlockingIOError:
-            return requests
+            return arrived
         except (OSError, ValueError, struct.error):
             self._give_up()
-            return requests
+            return arrived
 
-    def succeed(self, request: Request, kind: int) -> None:
+    def succeed(self, given: NetInputs, kind: int) -> None:
         """Say that the maps are written."""
-        self._answer(_REPLY.pack(kind, request.sequence))
+        self._answer(_REPLY.pack(kind, given.sequence))
 
-    def fail(self, request: Request, exc: PoseError) -> None:
+    def fail(self, given: NetInputs, exc: PoseError) -> None:
         """Say that they are not."""
         text = json.dumps([type(exc).__name__, str(exc)[:3000]])
-        self._answer(_REPLY.pack(FAILED, request.sequence) + text.encode())
+        self._answer(_REPLY.pack(FAILED, given.sequence) + text.encode())
 
     def close(self) -> None:
         """Hang up."""
@@ -306,17 +297,17 @@ class Connection:
         """Nothing more is said or heard; whoever selects on it closes it."""
         self.open = self.coming = False
 
-    def _understand(self, message: bytes, descriptors: List[int]) -> Optional[Request]:
-        kind, net, sequence, count, height, width, at_frames, at_maps, size = _REQUEST.unpack(message)
+    def _understand(self, message: bytes, descriptors: List[int]) -> Optional[NetInputs]:
+        kind, net, sequence, count, height, width, at_inputs, at_maps, size = _QUESTION.unpack(message)
         if descriptors:
             self._arena = Arena(descriptors[0], size)
         self.coming = kind == COMING
-        if kind != FRAMES:
+        if kind != INPUTS:
             return None
         if self._arena is None or not count * height * width:
-            raise ValueError("not a request")
-        frames = self._arena.array(at_frames, (count, height, width, 3), np.uint8)
-        return Request(self, net, sequence, frames, self._arena, at_maps)
+            raise ValueError("no inputs")
+        inputs = self._arena.array(at_inputs, (count, height, width, 3), np.uint8)
+        return NetInputs(self, net, sequence, inputs, self._arena, at_maps)
 
     def _answer(self, message: bytes) -> None:
         if self.open:

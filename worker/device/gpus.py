@@ -1,9 +1,10 @@
-"""The GPUs of this machine, as the driver tells: CUDA is not initialised for it."""
+"""The GPUs of this machine, as the driver reports them: CUDA is not initialised for it."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from contextlib import contextmanager
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence
 
 
@@ -11,17 +12,17 @@ class Gpu(NamedTuple):
     """One GPU, or one MIG instance of one.
 
     Attributes:
-        place: its number among the GPUs that this process may use.
+        number: its number among the GPUs that this process may use.
         uuid: ``GPU-…`` or ``MIG-…``; CUDA_VISIBLE_DEVICES takes it whatever order the devices are counted in.
         name: the product.
     """
 
-    place: int
+    number: int
     uuid: str
     name: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.name} ({self.uuid})"
+        return f"{self.number}: {self.name} ({self.uuid})"
 
 
 class Memory(NamedTuple):
@@ -43,11 +44,11 @@ def visible_gpus(mask: Optional[str] = None) -> List[Gpu]:
         found = list(_devices(nvml)) if nvml else []
     if mask is not None:
         found = _masked(found, [entry.strip() for entry in mask.split(",")])
-    return [gpu._replace(place=place) for place, gpu in enumerate(found)]
+    return [gpu._replace(number=number) for number, gpu in enumerate(found)]
 
 
 def memory(uuid: str) -> Optional[Memory]:
-    """The memory of the GPU `uuid`; None where the driver does not tell."""
+    """The memory of the GPU `uuid`; None where the driver does not report it."""
     with _nvml() as nvml:
         if nvml is None:
             return None
@@ -79,7 +80,7 @@ def _instances(nvml: Any, handle: Any) -> Iterator[str]:
     for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
             yield _text(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)))
-        except nvml.NVMLError:  # no instance in this place
+        except nvml.NVMLError:  # no instance has this number
             continue
 
 
@@ -87,7 +88,7 @@ def _masked(found: Sequence[Gpu], entries: Sequence[str]) -> List[Gpu]:
     kept: List[Gpu] = []
     for entry in entries:
         if entry.isdigit():
-            match = next((gpu for gpu in found if gpu.place == int(entry)), None)
+            match = next((gpu for gpu in found if gpu.number == int(entry)), None)
         else:
             match = next((gpu for gpu in found if entry and gpu.uuid.startswith(entry)), None)
         if match is None:
@@ -100,21 +101,18 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-class _nvml:  # noqa: N801 - used like a function
+@contextmanager
+def _nvml() -> Iterator[Any]:
     """The initialised driver library; None on a machine that has none."""
-
-    def __enter__(self) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an older package of the same name
-            import pynvml
-        self._library: Any = None
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError:
-            return None
-        self._library = pynvml
-        return pynvml
-
-    def __exit__(self, *_: Any) -> None:
-        if self._library is not None:
-            self._library.nvmlShutdown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an older package of the same name
+        import pynvml
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()

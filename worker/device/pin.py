@@ -31,12 +31,12 @@ class Device(NamedTuple):
     @property
     def worker_name(self) -> str:
         """What its worker is called before the ``@host``."""
-        return f"gpu{self.gpu.place}" if self.gpu else "cpu0"
+        return f"gpu{self.gpu.number}" if self.gpu else "cpu0"
 
     @property
     def title(self) -> str:
         """What results say of it."""
-        return f"gpu{self.gpu.place} {self.gpu.name}" if self.gpu else "cpu"
+        return f"gpu{self.gpu.number} {self.gpu.name}" if self.gpu else "cpu"
 
     @property
     def environment(self) -> Dict[str, str]:
@@ -87,14 +87,14 @@ def take(settings: Settings, worker: str) -> Tuple[Device, Optional[socket.socke
 
 
 def own_precision(settings: Settings, device: str) -> str:
-    """The arithmetic to use on `device`: as told by POSE_PRECISION, else fp16 on a GPU and fp32 on a CPU."""
+    """The arithmetic to use on `device`: as set by POSE_PRECISION, else fp16 on a GPU and fp32 on a CPU."""
     if settings.precision != "auto":
         return settings.precision
     return "fp16" if device.startswith("cuda") else "fp32"
 
 
 def own_slots(settings: Settings, device: Device) -> int:
-    """Jobs in work at a time: as told by POSE_SLOTS, else one for each core that the GPU's share has, else 2.
+    """Jobs in work at a time: as set by POSE_SLOTS, else one for each core that the GPU's share has, else 2.
 
     On a CPU the net itself fills the cores; a second slot reads and draws beside it.
     """
@@ -108,9 +108,9 @@ def own_slots(settings: Settings, device: Device) -> int:
 
 
 def own_batch(settings: Settings, device: Device) -> int:
-    """Most frames in one pass: as told by POSE_MAX_BATCH; else 4 on a GPU, and 1 on a CPU, where it is fastest.
+    """Most inputs in one pass: as set by POSE_MAX_BATCH; else 4 on a GPU, and 1 on a CPU, where it is fastest.
 
-    In fp16 at 368×656 the CMU net has 105 MB of weights, and 62 MB of activations for each frame of a pass: four take
+    In fp16 at 368×656 the CMU net has 105 MB of weights, and 62 MB of activations for each input of a pass: four take
     0.35 GB, eight would take 0.6 GB.
     """
     return settings.max_batch or (4 if device.gpu else 1)

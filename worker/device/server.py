@@ -1,6 +1,6 @@
 """The net process: owns the device, holds the net, runs batches. ``python -m worker.device.server``.
 
-One loop, no threads: while a batch runs, the next frames wait in their sockets and are read together after it.
+One loop, no threads: while a batch runs, the next inputs wait in their sockets and are read together after it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from worker.children import die_with_parent
 from worker.device import board as boards
 from worker.device.batching import Batcher
 from worker.device.board import Board, now
-from worker.device.channel import FLOAT16, FLOAT32, Connection, Request
+from worker.device.channel import FLOAT16, FLOAT32, Connection, NetInputs
 from worker.device.nets import Nets
 from worker.device.pin import own_batch, own_device
 from worker.device.tally import BATCH_SIZES
@@ -45,7 +45,14 @@ class Server:
     """
 
     def __init__(
-        self, nets: Nets, batcher: Batcher[Request], board: Board, *, listener: socket.socket, control: int, half: bool
+        self,
+        nets: Nets,
+        batcher: Batcher[NetInputs],
+        board: Board,
+        *,
+        listener: socket.socket,
+        control: int,
+        half: bool,
     ) -> None:
         self._nets, self._batcher, self._row = nets, batcher, board.net
         self._listener, self._control = listener, control
@@ -99,34 +106,34 @@ class Server:
                 self._receive(connection)
 
     def _receive(self, connection: Connection) -> None:
-        for request in connection.receive():
-            count, height, width, _ = request.frames.shape
+        for given in connection.receive():
+            count, height, width, _ = given.inputs.shape
             try:
-                stride = self._manifest(request).input.stride
+                stride = self._manifest(given).input.stride
                 if height % stride or width % stride:
                     raise ValueError(f"{height}x{width} is no multiple of {stride}")
-                self._maps(request)  # whether there is room for them
+                self._maps(given)  # whether there is room for them
             except (ValueError, IndexError) as exc:
-                connection.fail(request, DeviceLost(f"The net process was sent a frame that it cannot run: {exc}."))
+                connection.fail(given, DeviceLost(f"The net process was sent an input that it cannot run: {exc}."))
             else:
-                self._batcher.add(request, (request.net, height, width), count, now())
+                self._batcher.add(given, (given.net, height, width), count, now())
 
     def _forget_closed(self) -> None:
         for connection in [one for one in self._connections if not one.open]:
             self._selector.unregister(connection)
             self._connections.remove(connection)
             connection.close()
-        self._batcher.discard(lambda request: not request.sender.open)
+        self._batcher.discard(lambda given: not given.sender.open)
 
-    def _run(self, batch: Sequence[Request]) -> None:
-        """Run one pass; what fails together is tried in halves, so that each frame fails for itself alone."""
+    def _run(self, batch: Sequence[NetInputs]) -> None:
+        """Run one pass; what fails together is tried in halves, so that each input fails for itself alone."""
         failure = self._try(batch)
         full = isinstance(failure, DeviceOutOfMemory)
         self._row.out_of_memory += full
         if failure is None:
             self._count(batch)
-            for request in batch:
-                request.sender.succeed(request, self._kind)
+            for given in batch:
+                given.sender.succeed(given, self._kind)
         elif len(batch) > 1 and not isinstance(failure, ModelError):
             middle = len(batch) // 2
             self._run(batch[:middle])
@@ -134,42 +141,42 @@ class Server:
         elif full and self._nets.make_room(self._name(batch[0])):
             self._run(batch)
         else:
-            for request in batch:
-                request.sender.fail(request, failure)
+            for given in batch:
+                given.sender.fail(given, failure)
 
-    def _try(self, batch: Sequence[Request]) -> Optional[PoseError]:
+    def _try(self, batch: Sequence[NetInputs]) -> Optional[PoseError]:
         """Run one pass. What it failed with is returned: an exception that is being handled keeps everything alive
         that the failed pass had on the device, and the next one needs that memory."""
         try:
             net = self._nets.get(self._name(batch[0]))
-            net.fill([request.frames for request in batch], [self._maps(request) for request in batch])
+            net.fill([given.inputs for given in batch], [self._maps(given) for given in batch])
         except DeviceLost as exc:
-            for request in batch:
-                request.sender.fail(request, exc)
+            for given in batch:
+                given.sender.fail(given, exc)
             raise  # this process can do nothing more; its parent starts another
         except PoseError as exc:
             return type(exc)(*exc.args)
         except Exception as exc:
-            return DeviceLost(f"The net failed on a frame: {exc!r}.")
+            return DeviceLost(f"The net failed on an input: {exc!r}.")
         return None
 
-    def _count(self, batch: Sequence[Request]) -> None:
-        frames = sum(len(request.frames) for request in batch)
+    def _count(self, batch: Sequence[NetInputs]) -> None:
+        inputs = sum(len(given.inputs) for given in batch)
         self._row.batches += 1
-        self._row.frames += frames
-        self._row.batch_sizes.observe(frames, BATCH_SIZES)
+        self._row.inputs += inputs
+        self._row.batch_sizes.observe(inputs, BATCH_SIZES)
 
-    def _name(self, request: Request) -> str:
-        return self._nets.names[request.net]
+    def _name(self, given: NetInputs) -> str:
+        return self._nets.names[given.net]
 
-    def _manifest(self, request: Request) -> Manifest:
-        return self._nets.manifests[self._name(request)]
+    def _manifest(self, given: NetInputs) -> Manifest:
+        return self._nets.manifests[self._name(given)]
 
-    def _maps(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        count, height, width, _ = request.frames.shape
-        heatmaps, pafs = map_shapes(self._manifest(request), count, (height, width))
-        first = request.maps.array(request.at_maps, heatmaps, self._dtype)
-        return first, request.maps.array(request.at_maps + first.nbytes, pafs, self._dtype)
+    def _maps(self, given: NetInputs) -> tuple[np.ndarray, np.ndarray]:
+        count, height, width, _ = given.inputs.shape
+        heatmaps, pafs = map_shapes(self._manifest(given), count, (height, width))
+        first = given.maps.array(given.at_maps, heatmaps, self._dtype)
+        return first, given.maps.array(given.at_maps + first.nbytes, pafs, self._dtype)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -184,46 +191,46 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     ):
         parser.add_argument(f"--{name}", type=int, required=True, help=meaning)
     parser.add_argument("--name", required=True, help="the worker's name")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     die_with_parent()
-    logs.begin(f"{told.name} net")
-    if os.getppid() != told.parent:
+    logs.begin(f"{options.name} net")
+    if os.getppid() != options.parent:
         return 1
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A signal to the whole process group must not take the net from slots that finish their jobs.
         signal.signal(signum, signal.SIG_IGN)
-    board = Board(told.board)
+    board = Board(options.board)
     board.net.pid, board.net.state, board.net.busy_since = os.getpid(), boards.LOADING, 0.0
     board.net.starts += 1
     try:
-        server = _load(settings(), told, board)
+        server = _load(settings(), options, board)
     except PoseError as exc:
-        os.write(told.report, str(exc).encode())
+        os.write(options.report, str(exc).encode())
         return 1
     try:
         server.run()
     except DeviceLost as exc:
-        logs.last_words(str(exc), f"{told.name} net")
+        logs.last_words(str(exc), f"{options.name} net")
         return 1
     finally:
         board.net.state = boards.LOADING
     return 0
 
 
-def _load(configured: Settings, told: argparse.Namespace, board: Board) -> Server:
-    device = own_device(configured, told.name)
+def _load(configured: Settings, options: argparse.Namespace, board: Board) -> Server:
+    device = own_device(configured, options.name)
     nets = Nets(configured, device)
     nets.get(configured.model)
     server = Server(
         nets,
         Batcher(own_batch(configured, device), configured.batch_wait_ms / 1000),
         board,
-        listener=socket.socket(fileno=told.listen),
-        control=told.control,
+        listener=socket.socket(fileno=options.listen),
+        control=options.control,
         half=nets.precision == "fp16",
     )
     board.net.beat, board.net.state = now(), boards.READY
-    os.write(told.report, READY + f"{configured.model} {nets.precision} on {device}".encode())
+    os.write(options.report, READY + f"{configured.model} {nets.precision} on {device}".encode())
     return server
 
 

@@ -77,7 +77,7 @@ class JobTally(ctypes.Structure):
 def merged(histograms: Sequence[Histogram], bounds: Sequence[float]) -> Tuple[List[Tuple[str, float]], float]:
     """Several processes' histograms as one: cumulative counts by bound (the last is ``+Inf``), and the sum."""
     buckets, reached = [], 0
-    for place, bound in enumerate([*bounds, float("inf")]):
-        reached += sum(one.counts[place] for one in histograms)
+    for index, bound in enumerate([*bounds, float("inf")]):
+        reached += sum(one.counts[index] for one in histograms)
         buckets.append(("+Inf" if bound == float("inf") else f"{float(bound)}", float(reached)))
     return buckets, sum(one.total for one in histograms)

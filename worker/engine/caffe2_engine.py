@@ -67,8 +67,8 @@ class Caffe2Net(Net):
         with self._entered():
             self._create(predict, init)
             side = probe_side(manifest)
-            outputs = self._forward(np.zeros((1, 3, side, side), np.float32))
-        check_outputs(manifest, self._net, {blob: values.shape for blob, values in zip(self._blobs, outputs)})
+            made = self._forward(np.zeros((1, 3, side, side), np.float32))
+        check_outputs(manifest, self._net, {blob: values.shape for blob, values in zip(self._blobs, made)})
 
     def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
         """Run padded uint8 inputs in one pass and write their maps where they are wanted."""

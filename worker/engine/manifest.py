@@ -32,7 +32,7 @@ class InputSpec:
 class OutputSpec:
     """Channels `start` to `stop` (exclusive) of one output blob.
 
-    `offset` is how far right of and below the truth what they show lies, in pixels of the frame: a trained net's own
+    `offset` is how far right of and below the truth what they show lies, in pixels of the input: a trained net's own
     error, found by comparing its answers to images with those to the same images mirrored.
     """
 

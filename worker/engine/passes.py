@@ -1,4 +1,4 @@
-"""Rewrites of a checked net that leave its outputs as they are, but for the last bits.
+"""Rewrites of a checked net that leave its maps as they are, but for the last bits.
 
 They work on operators and parameters alone, so every engine may use them. Kept are those that pay in
 benchmarks/engine.py; docs/models.md says what each brings.
@@ -30,19 +30,19 @@ def single_assignment(net: NetPair) -> NetPair:
 
     Output blobs keep the name that model.json knows, which is then the name of what was written last.
     """
-    last = {operator.outputs[0]: place for place, operator in enumerate(net.operators) if operator.type != "Free"}
+    last = {operator.outputs[0]: index for index, operator in enumerate(net.operators) if operator.type != "Free"}
     current: Dict[str, str] = {}
     given = {net.input_blob, *net.parameters}
     taken = given | set(last)
     operators: List[Operator] = []
-    for place, operator in enumerate(net.operators):
+    for index, operator in enumerate(net.operators):
         if operator.type == "Free":
             continue  # whoever executes the net releases by lifetimes
         inputs = tuple(current.get(blob, blob) for blob in operator.inputs)
         blob = operator.outputs[0]
         name = blob
-        if blob in given or last[blob] != place:
-            name = _fresh(f"{blob}#{place}", taken)
+        if blob in given or last[blob] != index:
+            name = _fresh(f"{blob}#{index}", taken)
         current[blob] = name
         operators.append(replace(operator, inputs=inputs, outputs=(name,)))
     outputs = tuple(current.get(blob, blob) for blob in net.output_blobs)
@@ -135,13 +135,13 @@ def _merge_pairs(net: NetPair, fold: Fold) -> NetPair:
     makers: Dict[str, int] = {}
     operators: List[Optional[Operator]] = []
     for operator in net.operators:
-        place = makers.get(operator.inputs[0]) if operator.inputs else None
-        first = operators[place] if place is not None else None
+        index = makers.get(operator.inputs[0]) if operator.inputs else None
+        first = operators[index] if index is not None else None
         merged = None
         if first is not None and _is_plain(first, parameters) and readers[first.outputs[0]] == 1:
             merged = fold(first, operator, parameters)
-        if merged is not None and place is not None:
-            operators[place] = None
+        if merged is not None and index is not None:
+            operators[index] = None
         makers[operator.outputs[0]] = len(operators)
         operators.append(merged or operator)
     kept = tuple(operator for operator in operators if operator is not None)

@@ -39,7 +39,7 @@ class Plain:
 class CudaGraphs:
     """One launch for each pass instead of one for each operator, for the shapes that come again.
 
-    All graphs share one pool of memory, so the outputs of a pass hold until the next.
+    All graphs share one pool of memory, so the maps of a pass hold until the next.
     """
 
     def __init__(self, module: Run) -> None:

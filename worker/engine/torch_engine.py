@@ -36,7 +36,7 @@ class TorchNet(Net):
 
     Args:
         device: ``cpu`` or ``cuda:<i>``.
-        precision: ``fp32``, ``bf16`` or ``fp16``; inputs are normalised and outputs returned in fp32 all the same.
+        precision: ``fp32``, ``bf16`` or ``fp16``; inputs are normalised and maps returned in fp32 all the same.
         threads: CPU threads of this process; None: one for each core.
         compile: ``off`` or ``graph``; see :mod:`worker.engine.torch_compiled`; CUDA graphs mean
             nothing on a CPU.

@@ -104,7 +104,7 @@ class Heart:
                 "batch_in_flight_s": _age(net.busy_since),
                 "last_batch_s": _age(net.last_batch_at),
                 "batches": net.batches,
-                "frames": net.frames,
+                "frames": net.inputs,
                 "out_of_memory": net.out_of_memory,
                 "restarts": restarts,
             },

@@ -10,7 +10,7 @@ import threading
 from typing import Callable, List, Optional
 
 from worker.device.board import Board, now
-from worker.device.host import NetHost
+from worker.device.net_process import NetProcess
 from worker.device.pin import own_slots, take
 from worker.errors import DeviceLost
 from worker.observe.heartbeat import Heart
@@ -40,9 +40,9 @@ class Station:
         self.device, self._claim = take(settings, name)
         self.slots = own_slots(settings, self.device)
         self.board = Board.create()
-        self.host: Optional[NetHost] = None
+        self.host: Optional[NetProcess] = None
         if not settings.inline:
-            self.host = NetHost(settings, self.device, name, self.board)
+            self.host = NetProcess(settings, self.device, name, self.board)
         self._heart = Heart(settings, name, self.device, self.board, self.slots)
         self._exporter: Optional[Exporter] = None
         self._stopped = threading.Event()
@@ -100,7 +100,7 @@ class Station:
         while not self._stopped.wait(_LOOK_S):
             try:
                 if self.host is not None:
-                    self.host.watch()
+                    self.host.keep_running()
                 self._kill_frozen()
             except DeviceLost as exc:
                 self.trouble = str(exc)

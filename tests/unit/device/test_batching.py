@@ -1,4 +1,4 @@
-"""Nobody waits beyond the bound, nobody starves, order within a shape is kept: for any arrival of frames."""
+"""Nobody waits beyond the bound, nobody starves, order within a shape is kept: for any arrival of inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALL, LARGE = (368, 496), (368, 656)
 WAIT_S = 2.0
 
 
-def test_frames_of_one_shape_go_together_when_nobody_else_is_coming() -> None:
+def test_inputs_of_one_shape_go_together_when_nobody_else_is_coming() -> None:
     batcher: Batcher[str] = Batcher(4, WAIT_S)
     for number, item in enumerate("abc"):
         batcher.add(item, SMALL, 1, float(number))
@@ -49,7 +49,7 @@ def test_shapes_are_not_mixed_and_the_oldest_goes_first() -> None:
     assert batcher.take(1.0, company=False) == ["small"]
 
 
-def test_an_item_of_more_frames_than_a_batch_goes_alone() -> None:
+def test_an_item_of_more_inputs_than_a_batch_goes_alone() -> None:
     batcher: Batcher[str] = Batcher(2, WAIT_S)
     batcher.add("five", SMALL, 5, 0.0)
     batcher.add("one", SMALL, 1, 0.0)
@@ -80,12 +80,12 @@ ARRIVALS = st.lists(
 def test_any_arrival(
     arrivals: List[Tuple[float, Tuple[int, int], int]], max_batch: int, run_s: float, company: bool
 ) -> None:
-    """Simulates a net that takes `run_s` a pass while frames arrive at any pace."""
+    """Simulates a net that takes `run_s` a pass while inputs arrive at any pace."""
     batcher: Batcher[int] = Batcher(max_batch, WAIT_S)
     clock, pending = 0.0, []
-    for pause, shape, frames in arrivals:
+    for pause, shape, inputs in arrivals:
         clock += pause
-        pending.append((clock, shape, frames))
+        pending.append((clock, shape, inputs))
     arrived = dict(enumerate(pending))
     went: Dict[int, float] = {}
     order: List[int] = []
@@ -112,7 +112,7 @@ def test_any_arrival(
         of_shape = [number for number in order if arrived[number][1] == shape]
         assert of_shape == sorted(of_shape)
     for number, time in went.items():
-        # Beyond its bound a frame waits only for passes that hold frames older than itself, or that had begun.
+        # Beyond its bound an input waits only for passes that hold inputs older than itself, or that had begun.
         older = [n for n in went if went[n] < time and arrived[n][0] <= arrived[number][0]]
         assert (
             time - arrived[number][0] <= WAIT_S + run_s * (len(older) + 1 + _full_before(went, arrived, number)) + 1e-9
@@ -120,6 +120,6 @@ def test_any_arrival(
 
 
 def _full_before(went: Dict[int, float], arrived: Dict[int, Tuple[float, Tuple[int, int], int]], number: int) -> int:
-    """Passes of younger frames that went within the bound of `number`, as a full batch may."""
+    """Passes of younger inputs that went within the bound of `number`, as a full batch may."""
     arrival = arrived[number][0]
     return len({time for n, time in went.items() if arrived[n][0] > arrival and time <= arrival + WAIT_S})

@@ -1,7 +1,8 @@
-"""Frames and maps through shared memory, against the real net process with a net that does nothing."""
+"""Inputs and maps through shared memory, against the real net process with a net that does nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from tests.support import ROOT, wait_until
 from worker.device import channel
 from worker.device.board import READY, Board
 from worker.device.channel import RemoteNet
-from worker.device.host import NetHost
+from worker.device.net_process import NetProcess
 from worker.device.pin import Device
 from worker.engine import load
 from worker.engine.manifest import read_manifest
@@ -35,7 +36,7 @@ class Running:
             monkeypatch.setenv(name, str(value))
         self.settings = read_settings({k: str(v) for k, v in environment.items() if k.startswith("POSE_")})
         self.board = Board.create()
-        self.host = NetHost(self.settings, Device(), "cpu0@here", self.board)
+        self.host = NetProcess(self.settings, Device(), "cpu0@here", self.board)
         self._nets: List[RemoteNet] = []
 
     def net(self, timeout_s: float = 5.0) -> RemoteNet:
@@ -71,7 +72,7 @@ def run(thin_net: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         running.stop()
 
 
-def frames(seed: int, height: int = 96, width: int = 64, count: int = 1) -> np.ndarray:
+def inputs(seed: int, height: int = 96, width: int = 64, count: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
@@ -81,7 +82,7 @@ def test_maps_are_those_of_the_net_itself(run: Run, thin_net: Path, monkeypatch:
     running = run(POSE_ENGINE="torch", POSE_WARM_SIZES="64x64", POSE_NET_TIMEOUT_S=30, **sharing)
     remote, local = running.net(30.0), load(thin_net)
     for seed, (height, width, count) in enumerate([(64, 64, 1), (96, 136, 2), (8, 8, 1), (64, 64, 3)]):
-        given = frames(seed, height, width, count)
+        given = inputs(seed, height, width, count)
         remote.begin()
         room = remote.empty(given.shape)
         room[...] = given
@@ -92,24 +93,24 @@ def test_maps_are_those_of_the_net_itself(run: Run, thin_net: Path, monkeypatch:
         remote.end()
     # Maps of one job stay valid together, although they are more than the first arena holds.
     remote.begin()
-    first = remote(frames(1))
+    first = remote(inputs(1))
     copy = first[0].copy()
     for seed in range(2, 8):
-        remote(frames(seed))
+        remote(inputs(seed))
     np.testing.assert_array_equal(first[0], copy)
     remote.end()
     _share_a_pass(running, local)
 
 
 def _share_a_pass(running: Running, local: Any) -> None:
-    """Frames of three slots in one pass have the maps that they have alone."""
-    nets, given = [running.net(30.0) for _ in range(3)], [frames(seed) for seed in range(20, 23)]
-    before = running.board.net.frames - running.board.net.batches
+    """Inputs of three slots in one pass have the maps that they have alone."""
+    nets, given = [running.net(30.0) for _ in range(3)], [inputs(seed) for seed in range(20, 23)]
+    before = running.board.net.inputs - running.board.net.batches
     for net in nets:
         net.begin()
     found: Dict[int, Any] = {}
     _together([lambda i=i: found.update({i: nets[i](given[i])}) for i in range(3)])
-    assert running.board.net.frames - running.board.net.batches > before
+    assert running.board.net.inputs - running.board.net.batches > before
     for i in range(3):
         for here, there in zip(found[i], local(given[i])):
             np.testing.assert_allclose(here, there, atol=1e-4)
@@ -120,42 +121,42 @@ def test_slots_share_passes(run: Run) -> None:
     nets = [running.net(30.0) for _ in range(4)]
     for net in nets:
         net.begin()
-    _together([lambda net=net: net(frames(0)) for net in nets])
-    assert (running.board.net.batches, running.board.net.frames) == (1, 4)
+    _together([lambda net=net: net(inputs(0)) for net in nets])
+    assert (running.board.net.batches, running.board.net.inputs) == (1, 4)
 
 
-def test_a_slot_whose_frame_will_not_come_is_not_waited_for(run: Run) -> None:
+def test_a_slot_whose_input_will_not_come_is_not_waited_for(run: Run) -> None:
     running = run(POSE_MAX_BATCH=4, POSE_BATCH_WAIT_MS=20_000, POSE_NET_TIMEOUT_S=30)
     one, other = running.net(), running.net()
     one.begin()
     other.begin()
     threading.Timer(0.2, other.end).start()
     start = time.monotonic()
-    one(frames(0))
+    one(inputs(0))
     assert time.monotonic() - start < 15  # the batch would be waited for 20
 
 
-def test_a_net_that_dies_costs_its_frames_and_nothing_else(run: Run) -> None:
+def test_a_net_that_dies_costs_its_inputs_and_nothing_else(run: Run) -> None:
     running = run(NULL_NET_MS="1000")
     net = running.net()
     threading.Timer(0.3, os.kill, (running.board.net.pid, signal.SIGKILL)).start()
     with pytest.raises(DeviceLost, match="ended while it held"):
-        net(frames(0))
+        net(inputs(0))
     _watch_until_ready(running)
-    assert net(frames(0))[0].shape == (1, 19, 12, 8)
+    assert net(inputs(0))[0].shape == (1, 19, 12, 8)
     assert running.host.restarts == 1
 
 
 def test_a_net_that_hangs_is_killed_and_started_again(run: Run) -> None:
     running = run(POSE_NET_TIMEOUT_S=1)
     net, patient = running.net(), running.net()
-    net(frames(0))
+    net(inputs(0))
     os.kill(running.board.net.pid, signal.SIGSTOP)
     lost = []
 
     def ask(which: RemoteNet) -> None:
         try:
-            which(frames(0))
+            which(inputs(0))
         except DeviceLost:
             lost.append(which)
 
@@ -166,7 +167,7 @@ def test_a_net_that_hangs_is_killed_and_started_again(run: Run) -> None:
     for thread in threads:
         thread.join()
     assert lost == [net]
-    assert net(frames(0))[0].shape == (1, 19, 12, 8)
+    assert net(inputs(0))[0].shape == (1, 19, 12, 8)
 
 
 def test_a_net_that_keeps_dying_is_given_up(run: Run) -> None:
@@ -176,7 +177,7 @@ def test_a_net_that_keeps_dying_is_given_up(run: Run) -> None:
         if running.board.net.state == READY:
             os.kill(running.board.net.pid, signal.SIGKILL)
         running.host._start_at = 0.0  # without the pauses
-        running.host.watch()
+        running.host.keep_running()
         return False
 
     with pytest.raises(DeviceLost, match="giving up"):
@@ -187,9 +188,9 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next_jobs(run: Run) -
     running = run(NULL_NET_MS="600", POSE_NET_TIMEOUT_S=30)
     net = running.net(0.3)
     with pytest.raises(DeviceLost, match="did not answer within"):
-        net(frames(0))
+        net(inputs(0))
     net._timeout_s = 5.0
-    assert net(frames(0, 64, 64))[0].shape == (1, 19, 8, 8)
+    assert net(inputs(0, 64, 64))[0].shape == (1, 19, 8, 8)
 
 
 def test_not_even_if_clearing_up_after_it_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,20 +203,20 @@ def test_not_even_if_clearing_up_after_it_was_interrupted(run: Run, monkeypatch:
     with monkeypatch.context() as broken:
         broken.setattr(RemoteNet, "_abandon", interrupted)
         with pytest.raises(InterruptedError):
-            net(frames(0))
+            net(inputs(0))
     arena = net._arena
     net._timeout_s = 5.0
     net.begin()
     assert net._arena is not arena
-    assert net(frames(0, 64, 64))[0].shape == (1, 19, 8, 8)
+    assert net(inputs(0, 64, 64))[0].shape == (1, 19, 8, 8)
 
 
-def test_a_wrong_frame_fails_alone(run: Run) -> None:
+def test_a_wrong_input_fails_alone(run: Run) -> None:
     running = run()
     bad, good = running.net(), running.net()
     with pytest.raises(DeviceLost):
-        bad(frames(0, 97, 64))  # not a multiple of the stride
-    assert good(frames(0))[0].shape == (1, 19, 12, 8)
+        bad(inputs(0, 97, 64))  # not a multiple of the stride
+    assert good(inputs(0))[0].shape == (1, 19, 12, 8)
 
 
 def test_nothing_is_left_of_a_killed_slot(run: Run) -> None:
@@ -224,11 +225,18 @@ def test_nothing_is_left_of_a_killed_slot(run: Run) -> None:
     if child == 0:
         net = running.net()
         net.begin()
-        net(frames(0))
+        net(inputs(0))
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    descriptors = Path(f"/proc/{running.board.net.pid}/fd")
-    wait_until(lambda: not any("pose-arena" in str(link.readlink()) for link in descriptors.iterdir()))
+
+    def arenas() -> List[str]:
+        found = []
+        for link in Path(f"/proc/{running.board.net.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+                found.append(str(link.readlink()))
+        return [name for name in found if "pose-arena" in name]
+
+    wait_until(lambda: not arenas())
 
 
 def test_the_net_process_dies_with_its_worker(thin_net: Path) -> None:
@@ -236,9 +244,9 @@ def test_the_net_process_dies_with_its_worker(thin_net: Path) -> None:
         "import os, sys, time\n"
         "from worker.settings import read_settings\n"
         "from worker.device.board import Board\n"
-        "from worker.device.host import NetHost\n"
+        "from worker.device.net_process import NetProcess\n"
         "from worker.device.pin import Device\n"
-        "host = NetHost(read_settings({'POSE_ENGINE': 'null'}), Device(), 'cpu0', board := Board.create())\n"
+        "host = NetProcess(read_settings({'POSE_ENGINE': 'null'}), Device(), 'cpu0', board := Board.create())\n"
         "host.start(); print(board.net.pid, flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen(
@@ -255,7 +263,7 @@ def test_signals_to_the_whole_group_do_not_take_the_net(run: Run) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(running.board.net.pid, signum)
     time.sleep(0.2)
-    assert running.net()(frames(0))[0].shape == (1, 19, 12, 8)
+    assert running.net()(inputs(0))[0].shape == (1, 19, 12, 8)
 
 
 def test_a_net_that_cannot_be_loaded_says_why(run: Run, tmp_path: Path, thin_net: Path) -> None:
@@ -286,7 +294,7 @@ def _together(calls: List[Callable[[], Any]]) -> None:
 
 def _watch_until_ready(running: Running, deaths: int = 1) -> None:
     def ready() -> bool:
-        running.host.watch()
+        running.host.keep_running()
         return running.host.restarts >= deaths and running.board.net.state == READY
 
     wait_until(ready)

@@ -36,7 +36,7 @@ def test_a_worker_sees_its_gpu_and_no_other() -> None:
     gpus = visible_gpus()
     assert gpus
     for gpu in gpus:
-        device = own_device(read_settings({}), f"gpu{gpu.place}@host")
+        device = own_device(read_settings({}), f"gpu{gpu.number}@host")
         assert device.gpu == gpu
         seen = _seen(device)
         assert len(seen.split()) == 1
@@ -48,13 +48,13 @@ def test_a_worker_sees_its_gpu_and_no_other() -> None:
 
 
 def test_a_batch_that_does_not_fit_is_tried_in_halves(thin_net: Path) -> None:
-    """The net is allowed what two frames take, and eight are asked for at once."""
+    """The net is allowed what two inputs take, and eight are asked for at once."""
     net: Any = load(thin_net, device="cuda:0", precision="fp16")
-    frames = np.zeros((2, 1024, 1024, 3), np.uint8)
-    net(frames)  # what the libraries take at their first use stays
+    inputs = np.zeros((2, 1024, 1024, 3), np.uint8)
+    net(inputs)  # what the libraries take at their first use stays
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    net(frames)
+    net(inputs)
     allowed = torch.cuda.max_memory_reserved()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
@@ -63,7 +63,7 @@ def test_a_batch_that_does_not_fit_is_tried_in_halves(thin_net: Path) -> None:
         answers = running.ask([(number, 0) for number in range(8)], side=1024)
         assert not [answer for answer in answers if isinstance(answer, Exception)]
         assert running.board.net.out_of_memory > 0
-        assert running.board.net.frames == 8
+        assert running.board.net.inputs == 8
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         running.stop()

@@ -104,7 +104,7 @@ def test_a_gpu_has_one_worker_unless_told_to_share(gpus: Callable[[str], None], 
     assert claim(first, share=True) is None
     second = own_device(read_settings({}), "celery@host")
     assert second.gpu is not None
-    assert second.gpu.place == 1  # a worker without a number takes the first that is free
+    assert second.gpu.number == 1  # a worker without a number takes the first that is free
     also_held = claim(second, share=False)
     with pytest.raises(SettingsError, match="Every GPU has a worker"):
         own_device(read_settings({}), "celery@host")

@@ -18,7 +18,7 @@ from worker.device.server import Server
 from worker.engine import Maps, read_manifest
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
-#: A frame that begins with this makes the pass fail in which it is.
+#: A input that begins with this makes the pass fail in which it is.
 _POISON = 13
 
 
@@ -27,30 +27,30 @@ class _Memory:
 
 
 class FakeNet:
-    """Its maps tell of each frame's first pixel; it fits `fits` frames, and only if the last pass has left nothing."""
+    """Its maps tell of each input's first pixel; it fits `fits` inputs, and only if the last pass has left nothing."""
 
     def __init__(self, fits: int = 99) -> None:
         self.fits = fits
         self.passes: List[int] = []
         self._last: Any = None
 
-    def fill(self, frames: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
+    def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
         held = _Memory()
         assert self._last is None or self._last() is None, "the failed pass still holds its memory"
         self._last = weakref.ref(held)
-        count = sum(map(len, frames))
+        count = sum(map(len, inputs))
         self.passes.append(count)
         if count > self.fits:
-            raise DeviceOutOfMemory(f"{count} frames do not fit")
-        if any(frame[0, 0, 0, 0] == _POISON for frame in frames):
+            raise DeviceOutOfMemory(f"{count} inputs do not fit")
+        if any(input[0, 0, 0, 0] == _POISON for input in inputs):
             raise RuntimeError("something that no net should do")
-        for frame, (heatmaps, pafs) in zip(frames, maps):
-            heatmaps[...] = frame[0, 0, 0, 0]
-            pafs[...] = frame[0, 0, 0, 1]
+        for input, (heatmaps, pafs) in zip(inputs, maps):
+            heatmaps[...] = input[0, 0, 0, 0]
+            pafs[...] = input[0, 0, 0, 1]
 
 
 class FakeNets:
-    """Stands for worker.device.nets.Nets; `spare` nets can leave, and each makes room for one more frame."""
+    """Stands for worker.device.nets.Nets; `spare` nets can leave, and each makes room for one more input."""
 
     def __init__(self, folder: Path, net: Any, spare: int) -> None:
         self.names, self._net, self._spare = ("thin",), net, spare
@@ -86,11 +86,11 @@ class Running:
         found: Dict[int, Any] = {}
 
         def one(index: int) -> None:
-            frame = slots[index].empty((1, side, side, 3))
-            frame[...] = 0
-            frame[0, 0, 0, :2] = pixels[index]
+            input = slots[index].empty((1, side, side, 3))
+            input[...] = 0
+            input[0, 0, 0, :2] = pixels[index]
             try:
-                heatmaps, pafs = slots[index](frame)
+                heatmaps, pafs = slots[index](input)
                 found[index] = (heatmaps.min(), heatmaps.max(), pafs.min(), pafs.max())
             except (DeviceLost, DeviceOutOfMemory, ModelError) as exc:
                 found[index] = exc
@@ -136,20 +136,20 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(run: Callable[..., Ru
     assert running.ask(PIXELS) == EXPECTED
     assert net.passes == [6, 3, 1, 2, 3, 1, 2]
     assert running.board.net.out_of_memory == 3
-    assert (running.board.net.batches, running.board.net.frames) == (4, 6)
+    assert (running.board.net.batches, running.board.net.inputs) == (4, 6)
 
 
-def test_only_a_frame_that_does_not_fit_alone_fails(run: Callable[..., Running]) -> None:
+def test_only_an_input_that_does_not_fit_alone_fails(run: Callable[..., Running]) -> None:
     answers = run(FakeNet(fits=0)).ask(PIXELS[:2])
     assert [type(answer) for answer in answers] == [DeviceOutOfMemory] * 2
 
 
-def test_other_nets_leave_for_a_frame_that_does_not_fit_beside_them(run: Callable[..., Running]) -> None:
+def test_other_nets_leave_for_an_input_that_does_not_fit_beside_them(run: Callable[..., Running]) -> None:
     running = run(FakeNet(fits=0), spare=2)
     assert running.ask(PIXELS[:1]) == EXPECTED[:1]
 
 
-def test_one_bad_frame_fails_alone(run: Callable[..., Running]) -> None:
+def test_one_bad_input_fails_alone(run: Callable[..., Running]) -> None:
     answers = run(FakeNet()).ask([*PIXELS[:2], (_POISON, 0), *PIXELS[2:]])
     assert isinstance(answers.pop(2), DeviceLost)
     assert answers == EXPECTED

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _PAUSES_S = (0.5, 2.0)
 
 
-class NetHost:
+class NetProcess:
     """One worker's net process.
 
     Args:
@@ -74,7 +74,7 @@ class NetHost:
         status = self._process.wait() if self._process else None
         raise ModelError(word.decode() or f"The process loading the net died with status {status}; see the log above.")
 
-    def watch(self) -> None:
+    def keep_running(self) -> None:
         """Start it again if it has died or hangs; call it every second or so.
 
         Raises:
