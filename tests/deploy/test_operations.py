@@ -14,9 +14,9 @@ import pytest
 import redis
 import yaml
 
-from tests.deploy.conftest import DEPLOY, Deployment
 from tests.support import ROOT, wait_until
 from tests.support.brokers import free_port, need
+from tests.support.deployment import DEPLOY, Deployment
 from tests.support.documents import examples
 from worker.children import start_child, stop_child
 from worker.jobs.ledger import Ledger, Message, ResultKey

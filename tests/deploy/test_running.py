@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.deploy.conftest import DEPLOY, Deployment
 from tests.support import ROOT, wait_until
 from tests.support.box import walls
 from tests.support.brokers import free_port, need
+from tests.support.deployment import DEPLOY, Deployment
 from worker.children import start_child, stop_child
 from worker.errors import PoseError
 

@@ -20,7 +20,7 @@ from tests.support import ROOT, clean_environ, wait_until
 from tests.support.brokers import free_port
 from tests.support.documents import command as command_of
 from tests.support.documents import example
-from tests.unit.observe.test_metrics import get, scrape
+from tests.support.metrics import get, scrape
 from worker.children import start_child, stop_child
 from worker.cli.local import embedded_redis
 from worker.client import PoseClient

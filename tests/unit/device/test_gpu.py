@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.support import ROOT, clean_environ
-from tests.unit.device.test_server import Running
+from tests.support.net_server import Running
 from worker.client import PoseClient
 from worker.device.gpus import memory, visible_gpus
 from worker.device.pin import Device, own_device

@@ -2,115 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Iterator, List
 
-import numpy as np
 import pytest
 
-from worker.device.batching import Batcher
-from worker.device.board import Board
-from worker.device.channel import RemoteNet, listen
-from worker.device.server import Server
-from worker.engine import Maps, read_manifest
-from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
-
-#: A input that begins with this makes the pass fail in which it is.
-_POISON = 13
-
-
-class _Memory:
-    """What a pass has on the device."""
-
-
-class FakeNet:
-    """Its maps tell of each input's first pixel; it fits `fits` inputs, and only if the last pass has left nothing."""
-
-    def __init__(self, fits: int = 99) -> None:
-        self.fits = fits
-        self.passes: List[int] = []
-        self._last: Any = None
-
-    def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
-        held = _Memory()
-        assert self._last is None or self._last() is None, "the failed pass still holds its memory"
-        self._last = weakref.ref(held)
-        count = sum(map(len, inputs))
-        self.passes.append(count)
-        if count > self.fits:
-            raise DeviceOutOfMemory(f"{count} inputs do not fit")
-        if any(input[0, 0, 0, 0] == _POISON for input in inputs):
-            raise RuntimeError("something that no net should do")
-        for input, (heatmaps, pafs) in zip(inputs, maps):
-            heatmaps[...] = input[0, 0, 0, 0]
-            pafs[...] = input[0, 0, 0, 1]
-
-
-class FakeNets:
-    """Stands for worker.device.nets.Nets; `spare` nets can leave, and each makes room for one more input."""
-
-    def __init__(self, folder: Path, net: Any, spare: int) -> None:
-        self.names, self._net, self._spare = ("thin",), net, spare
-        self.manifests = {"thin": read_manifest(folder)}
-
-    def get(self, name: str) -> Any:
-        return self._net
-
-    def make_room(self, name: str) -> bool:
-        self._spare -= 1
-        self._net.fits += self._spare >= 0
-        return self._spare >= 0
-
-
-class Running:
-    """A server in a thread, and slots that ask it together."""
-
-    def __init__(self, folder: Path, net: Any, spare: int = 0, half: bool = False) -> None:
-        self.board, self._manifest, self._listener = Board.create(), read_manifest(folder), listen()
-        self._address = self._listener.getsockname()
-        self._control, self._stop = os.pipe()
-        nets: Any = FakeNets(folder, net, spare)
-        batcher: Any = Batcher(8, 30.0)
-        self._server = Server(nets, batcher, self.board, listener=self._listener, control=self._control, half=half)
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-
-    def ask(self, pixels: Sequence[Tuple[int, int]], side: int = 64) -> List[Any]:
-        """One slot for each pair of pixel values; what each gets: its maps' values, or an error."""
-        slots = [RemoteNet(self._address, self._manifest, timeout_s=20) for _ in pixels]
-        for slot in slots:
-            slot.begin()
-        found: Dict[int, Any] = {}
-
-        def one(index: int) -> None:
-            input = slots[index].empty((1, side, side, 3))
-            input[...] = 0
-            input[0, 0, 0, :2] = pixels[index]
-            try:
-                heatmaps, pafs = slots[index](input)
-                found[index] = (heatmaps.min(), heatmaps.max(), pafs.min(), pafs.max())
-            except (DeviceLost, DeviceOutOfMemory, ModelError) as exc:
-                found[index] = exc
-
-        threads = [threading.Thread(target=one, args=(index,)) for index in range(len(slots))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        for slot in slots:
-            slot.close()
-        return [found[index] for index in range(len(slots))]
-
-    def stop(self) -> None:
-        os.close(self._stop)
-        self._thread.join(10)
-        os.close(self._control)
-        self._listener.close()
-        for connection in self._server._connections:  # which end with their process, usually
-            connection.close()
+from tests.support.net_server import POISON, FakeNet, Running
+from worker.errors import DeviceLost, DeviceOutOfMemory
 
 
 @pytest.fixture
@@ -150,7 +48,7 @@ def test_other_nets_leave_for_an_input_that_does_not_fit_beside_them(run: Callab
 
 
 def test_one_bad_input_fails_alone(run: Callable[..., Running]) -> None:
-    answers = run(FakeNet()).ask([*PIXELS[:2], (_POISON, 0), *PIXELS[2:]])
+    answers = run(FakeNet()).ask([*PIXELS[:2], (POISON, 0), *PIXELS[2:]])
     assert isinstance(answers.pop(2), DeviceLost)
     assert answers == EXPECTED
 

