@@ -135,7 +135,7 @@ def _kill_one(fleet: Fleet) -> None:
 def test_a_drain_under_load_loses_nothing_and_does_nothing_twice(
     start: Callable[..., Fleet], client: PoseClient, image: Path, kill: Callable[[Fleet], None]
 ) -> None:
-    fleet = start(POSE_CPU_WORKERS=2, NULL_NET_MS="30")
+    fleet = start(POSE_CPU_WORKERS=2, NULL_NET_MS="150")
     fleet.await_ready()
     jobs = [client.submit(image, overlay=False) for _ in range(80)]
     wait_until(lambda: sum(_succeeded(fleet.text()).values()) > 10)

@@ -111,8 +111,10 @@ def test_a_client_that_dies_between_record_and_message_has_submitted(
 
 
 def test_a_message_that_was_popped_and_never_noted_is_sent_again(
-    client: PoseClient, workers: Workers, ledger: Ledger, image: Callable[[str], Path]
+    client: PoseClient, server: Server, workers: Workers, ledger: Ledger, image: Callable[[str], Path]
 ) -> None:
+    # So that the message that is popped next is this job's, and not one that another test has left.
+    wait_until(lambda: not server.client.exists("pose", "unacked", "pose:running", "pose:later"))
     trap = Trap([workers.proxies["cpu0"]], lambda proxy: False)
     job = _submit(client, image("fine"))
     assert trap.wait(PATIENCE)

@@ -39,7 +39,7 @@ class Running:
         self.host = NetProcess(self.settings, Device(), "cpu0@here", self.board)
         self._nets: List[RemoteNet] = []
 
-    def net(self, timeout_s: float = 5.0) -> RemoteNet:
+    def net(self, timeout_s: float = 30.0) -> RemoteNet:
         """A new slot's way to it."""
         manifest = read_manifest(self.settings.models_dir / self.settings.model)
         net = RemoteNet(self.host.address, manifest, timeout_s=timeout_s)
@@ -189,7 +189,7 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next_jobs(run: Run) -
     net = running.net(0.3)
     with pytest.raises(DeviceLost, match="did not answer within"):
         net(inputs(0))
-    net._timeout_s = 5.0
+    net._timeout_s = 30.0
     assert net(inputs(0, 64, 64))[0].shape == (1, 19, 8, 8)
 
 
@@ -205,7 +205,7 @@ def test_not_even_if_clearing_up_after_it_was_interrupted(run: Run, monkeypatch:
         with pytest.raises(InterruptedError):
             net(inputs(0))
     arena = net._arena
-    net._timeout_s = 5.0
+    net._timeout_s = 30.0
     net.begin()
     assert net._arena is not arena
     assert net(inputs(0, 64, 64))[0].shape == (1, 19, 8, 8)
