@@ -171,17 +171,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="passes of the default net; the CMU net makes a quarter")
     parser.add_argument("--nets", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--runtimes", nargs="+", choices=list(RUNTIMES), help="only these, beside ours")
-    told = parser.parse_args()
-    names = ["ours", *(name for name in told.runtimes or RUNTIMES if name != "ours")]
+    arguments = parser.parse_args()
+    names = ["ours", *(name for name in arguments.runtimes or RUNTIMES if name != "ours")]
     missing = [name for name in names if (name == "Caffe2" and not CAFFE2.exists())]
     for name in missing:
         print(f"{name}: not measured")
     names = [name for name in names if name not in missing]
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_model()}; NumPy {np.__version__}")
     with tempfile.TemporaryDirectory(prefix="pose-bench-") as folder:
-        for name in told.nets:
+        for name in arguments.nets:
             directory = prepared(name, Path(folder))
-            rounds = told.rounds if name == "mobilenet_thin" else max(3, told.rounds // 4)
+            rounds = arguments.rounds if name == "mobilenet_thin" else max(3, arguments.rounds // 4)
             show(f"{name} at {SIZES[name]}, {rounds} rounds", measure(directory, SIZES[name], names, rounds))
             if name == "cmu_coco":
                 memory(directory)

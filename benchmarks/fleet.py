@@ -188,14 +188,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}, scale; all if none is named")
     parser.add_argument("--most", type=int, default=32, help="workers in the largest fleet")
-    told = parser.parse_args()
-    unknown = set(told.parts) - {*PARTS, "scale"}
+    arguments = parser.parse_args()
+    unknown = set(arguments.parts) - {*PARTS, "scale"}
     if unknown:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    for name in told.parts or [*PARTS, "scale"]:
+    for name in arguments.parts or [*PARTS, "scale"]:
         with tempfile.TemporaryDirectory(prefix="pose-bench-") as folder:
             if name == "scale":
-                scale.run(Path(folder), told.most)
+                scale.run(Path(folder), arguments.most)
             else:
                 PARTS[name](Path(folder))
 

@@ -119,7 +119,7 @@ def _forget_peak(device: str) -> None:
 
 
 def _peak(device: str) -> int:
-    """Most bytes that the process has taken from the device since it was told to forget, beside CUDA's own."""
+    """Most bytes that the process has taken from the device since its count was reset, beside CUDA's own."""
     return int(torch.cuda.max_memory_reserved()) if device != "cpu" else 0
 
 
@@ -147,7 +147,7 @@ class Queue(NamedTuple):
 
 def queue(plan: Plan, directory: Path, folder: Path) -> Queue:
     """One worker as it is started by default, fed by one client; decoding and drawing are in it."""
-    told = {
+    variables = {
         "POSE_MODELS_DIR": directory.parent,
         "POSE_MODEL": directory.name,
         "POSE_DEVICE": plan.device,
@@ -155,7 +155,7 @@ def queue(plan: Plan, directory: Path, folder: Path) -> Queue:
         "POSE_WARM_SIZES": "368x496" if plan.device != "cpu" else f"{plan.size[0]}x{plan.size[1]}",
     }
     image = photograph(folder)
-    with embedded_redis() as url, one_worker(url, folder, name="bench", **told) as (workers, client):
+    with embedded_redis() as url, one_worker(url, folder, name="bench", **variables) as (workers, client):
         rates = []
         for wanted in ({}, {"overlay": False}):
             options = {**wanted, "target_height": plan.size[0]}
@@ -219,8 +219,8 @@ def measure(plan: Plan, folder: Path) -> None:
         print(f"estimator, {batch} images of 640x480 at a time: {estimator_rate(plan, directory, image, batch):.1f}/s")
     rate = 0.0
     for name in dict.fromkeys((plan.net, "mobilenet_thin")):
-        place = directory if name == plan.net else prepared(name, folder)
-        found = queue(plan, place, folder)
+        chosen = directory if name == plan.net else prepared(name, folder)
+        found = queue(plan, chosen, folder)
         used = "" if found.used is None else f"; {found.used / 1e9:.2f} GB of the device in use, CUDA's own included"
         print(
             f"queue, {name}: {found.drawn:.1f}/s with a picture, {found.plain:.1f}/s with keypoints only, "
@@ -237,14 +237,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dry", action="store_true", help="without a GPU, on tiny sizes: only to see that it runs")
     parser.add_argument("--skip-tests", action="store_true", help="only measure")
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     gpus = visible_gpus()
-    if not told.dry and not torch.cuda.is_available():
+    if not arguments.dry and not torch.cuda.is_available():
         why = f"PyTorch {torch.__version__} is built without CUDA" if gpus else "the driver shows none"
         print(f"gpu-bench: there is no GPU to measure here, for {why}.")
         return 0
-    plan = DRY if told.dry else GPU
-    device: Any = "a dry run on the CPU" if told.dry else torch.cuda.get_device_name(0)
+    plan = DRY if arguments.dry else GPU
+    device: Any = "a dry run on the CPU" if arguments.dry else torch.cuda.get_device_name(0)
     used = memory(gpus[0].uuid) if gpus else None
     print(f"device: {device}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}")
     if used:
@@ -253,7 +253,7 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory(prefix="pose-gpu-") as folder:
         measure(plan, Path(folder))
-    if told.skip_tests:
+    if arguments.skip_tests:
         return 0
     return subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu"], cwd=ROOT).returncode
 

@@ -149,15 +149,15 @@ def _measured(sets: Sequence[Dict[str, Any]], net: Net, labelled: LabelledImages
     spent: List[List[float]] = [[] for _ in sets]
     for number, path in tqdm(labelled.paths.items(), unit=" images", disable=None):
         image = cv2.imread(str(path))
-        for place, options in enumerate(sets):  # of one image together: what slows the machine slows all alike
+        for index, options in enumerate(sets):  # of one image together: what slows the machine slows all alike
             start, remembering.owed_ms = time.process_time(), 0.0
             (estimate,) = estimator.estimate([image], EstimateOptions(**options, min_score=0.0))
-            spent[place].append((time.process_time() - start) * 1000 + remembering.owed_ms)
-            results[place] += coco_results(estimate.people, number)
+            spent[index].append((time.process_time() - start) * 1000 + remembering.owed_ms)
+            results[index] += coco_results(estimate.people, number)
         remembering.forget()
     return [
-        Row(options, statistics.median(spent[place]), labelled.score(results[place]))
-        for place, options in enumerate(sets)
+        Row(options, statistics.median(spent[index]), labelled.score(results[index]))
+        for index, options in enumerate(sets)
     ]
 
 
@@ -166,11 +166,11 @@ def _table(rows: Sequence[Row]) -> List[str]:
     return [
         "| options | ms | " + " | ".join(names) + " |",
         "|---|" + "---:|" * (1 + len(names)),
-        *(f"| {_told(row)} | {row.milliseconds:.0f} | {figures(row.figures)} |" for row in rows),
+        *(f"| {_named(row)} | {row.milliseconds:.0f} | {figures(row.figures)} |" for row in rows),
     ]
 
 
-def _told(row: Row) -> str:
+def _named(row: Row) -> str:
     chosen = ", ".join(f"`{name}` {_value(value)}".strip() for name, value in row.options.items())
     return f"**{row.preset}**: {chosen}" if row.preset else chosen
 

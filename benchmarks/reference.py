@@ -19,7 +19,7 @@ from worker.pose.skeleton import COCO_18, Limb
 #: Width of the smoothing, in source pixels; least peak; samples along a limb; least value of one that counts.
 SIGMA, PEAK, SAMPLES, FIELD = 3.0, 0.1, 10, 0.05
 
-#: A candidate for a limb: place of its start and end among the peaks of their kinds, score.
+#: A candidate for a limb: index of its start and end among the peaks of their kinds, score.
 Candidate = Tuple[int, int, float]
 
 

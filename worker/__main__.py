@@ -48,33 +48,32 @@ def fleet() -> None:
 
 @main.command()
 @click.option("--ready", is_flag=True, help="Also fail while a worker does not consume yet, or any more.")
-@click.option("--config", is_flag=True, help="Instead, tell what is wrong with the settings; starts nothing.")
+@click.option("--config", is_flag=True, help="Instead, say what is wrong with the settings; starts nothing.")
 @click.option("--name", default="", help="Only the worker of this name, e.g. gpu0; else all of this host.")
 def check(ready: bool, config: bool, name: str) -> None:
-    """Tell whether this host's workers are well: exit status 0, or 1 and why not."""
-    if config:
-        _check_config()
+    """Say whether this host's workers are well: exit status 0, or 1 and why not."""
+    problems = _wrong_settings() if config else _ill_workers(name, ready)
+    for sentence in problems:
+        click.echo(sentence, err=True)
+    if config and not problems:
+        click.echo("Every setting is allowed, and what it names is there.")
+    sys.exit(1 if problems else 0)
+
+
+def _wrong_settings() -> List[str]:
+    from worker.process.preflight import wrong
+
+    return wrong(os.environ)
+
+
+def _ill_workers(name: str, ready: bool) -> List[str]:
     from worker.observe.heartbeat import faults, read_heartbeats
 
     folder = settings().heartbeat_dir
     reports = [one for one in read_heartbeats(folder) if not name or one["worker"].partition("@")[0] == name]
-    told = [f"{one['worker']}: {fault}." for one in reports for fault in faults(one, settings(), ready=ready)] or (
-        [] if reports else [f"No worker{name and ' ' + name} has a heartbeat in {folder}."]
-    )
-    for line in told:
-        click.echo(line, err=True)
-    sys.exit(1 if told else 0)
-
-
-def _check_config() -> None:
-    from worker.process.preflight import wrong
-
-    told = wrong(os.environ)
-    for line in told:
-        click.echo(line, err=True)
-    if not told:
-        click.echo("Every setting is allowed, and what it names is there.")
-    sys.exit(1 if told else 0)
+    if not reports:
+        return [f"No worker{name and ' ' + name} has a heartbeat in {folder}."]
+    return [f"{one['worker']}: {fault}." for one in reports for fault in faults(one, settings(), ready=ready)]
 
 
 @main.command()

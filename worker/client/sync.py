@@ -255,7 +255,7 @@ class PoseClient:
                 self._ledger.withdraw(job_id)
             raise
         if "webhook" in message.kwargs or "callback" in message.kwargs:
-            # Workers do that, too; so a job that none of them takes before its deadline is told of as well.
+            # Workers do that, too. Here it is for a job that no worker takes before its deadline.
             with contextlib.suppress(redis.RedisError):
                 self._outbox.add(job_id, message.kwargs.get("webhook"), message.kwargs.get("callback"))
 

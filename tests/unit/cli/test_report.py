@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.support import wait_until
 from tests.support.browser import Page, browser
 from worker.cli.report import Report
 from worker.cli.writers import Done
@@ -99,7 +100,9 @@ def test_it_opens_from_disk_and_asks_for_nothing(shown: Page, page: Path) -> Non
     assert all(url.startswith("data:image/") for url in shown.requests[1:])
     assert shown.errors == []
     assert shown.evaluate("document.title") == "Pose report"
-    assert shown.evaluate("[...document.images].every(image => image.complete && image.naturalWidth === 640)")
+    wait_until(
+        lambda: shown.evaluate("[...document.images].every(image => image.complete && image.naturalWidth === 640)")
+    )
     assert shown.evaluate("document.images.length") == 3
     assert "6 of 6" in shown.evaluate("document.body.innerText")
 

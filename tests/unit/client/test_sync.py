@@ -106,7 +106,7 @@ def test_another_queue_and_a_callback_by_name(client: PoseClient, redis_client: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "fault"),
     [
         ({"job_id": ""}, "job_id: must be"),
         ({"job_id": "../up"}, "job_id: must be"),
@@ -122,11 +122,11 @@ def test_another_queue_and_a_callback_by_name(client: PoseClient, redis_client: 
     ],
 )
 def test_wrong_arguments_are_named_and_nothing_is_sent(
-    client: PoseClient, redis_client: redis.Redis, queue: str, arguments: Dict[str, Any], told: str
+    client: PoseClient, redis_client: redis.Redis, queue: str, arguments: Dict[str, Any], fault: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
         client.submit("a.jpg", **arguments)
-    assert told in str(caught.value)
+    assert fault in str(caught.value)
     assert _messages(redis_client, queue) == []
 
 
