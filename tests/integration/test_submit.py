@@ -117,7 +117,19 @@ def test_a_killed_command_leaves_no_process_and_no_folder(
     assert list(temporary.iterdir()) == []
 
 
-def test_wrong_options_are_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_local_worker_has_no_part_in_the_deployment_that_the_environment_names(tmp_path: Path, samples: Path) -> None:
+    secret = tmp_path / "results"
+    secret.write_text("redis://127.0.0.1:1/0")
+    elsewhere = {"POSE_BROKER_URL": "redis://127.0.0.1:1/0", "POSE_RESULT_BACKEND_FILE": str(secret)}
+    elsewhere.update(POSE_QUEUE="first", POSE_QUEUES="second,third", POSE_OVERLAY_STORE="file:///nowhere")
+    image = samples / "bus.jpg"
+    process = _start("--local", "--timeout", 60, "--out", tmp_path / "out", image, POSE_ENGINE="null", **elsewhere)
+    stdout, stderr = process.communicate(timeout=90)
+    assert process.returncode == 0, stderr
+    assert "1 images, 0 people, 0 failed" in stdout
+
+
+def test_wrong_options_are_refused_before_anything_starts(tmp_path: Path) -> None:
     process = _start("--local", "--target-height", 7, "--out", tmp_path / "out", "a.jpg")
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 2

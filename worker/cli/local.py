@@ -21,6 +21,8 @@ from worker.process.fleet import check_installed, worker_command
 
 #: Celery warns of workers run by root. This one takes messages from nobody but the command that started it.
 _ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
+#: Settings of the user's own deployment, whose servers and queues are not this worker's; each also as ``…_FILE``.
+_DEPLOYMENTS = ("POSE_BROKER_URL", "POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE", "POSE_QUEUES")
 #: Seconds within which the embedded Redis must answer.
 _REDIS_START_S = 10.0
 
@@ -51,9 +53,7 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
     """
     check_installed()
     with embedded_redis() as broker_url:
-        # A broker of the user's own must not receive this command's results.
-        others = ("POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE")
-        kept = {name: value for name, value in environment.items() if name not in others}
+        kept = {name: value for name, value in environment.items() if name.removesuffix("_FILE") not in _DEPLOYMENTS}
         worker = start_child(
             worker_command("local", log_level="WARNING"),
             env={**kept, "POSE_BROKER_URL": broker_url, "POSE_HEARTBEAT_DIR": "none", "PYTHONWARNINGS": _ROOT_IS_FINE},
