@@ -13,20 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import (
-    Any,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Dict,
-    Iterable,
-    List,
-    Optional,
-    Sequence,
-    Tuple,
-    TypeVar,
-    Union,
-)
+from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
 from worker.client.find import EXTENSIONS
 from worker.client.job import JobHandle, Outcome, none_ended, not_ended
@@ -144,8 +131,9 @@ class AsyncPoseClient:
         return self._collect((self.submit(path, **arguments) for path in paths), in_flight, timeout)
 
     async def _collect(
-        self, jobs: Iterable[Union[AsyncJob, Awaitable[AsyncJob]]], in_flight: Optional[int], timeout: Optional[float]
+        self, jobs: Iterable[Any], in_flight: Optional[int], timeout: Optional[float]
     ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
+        """As :meth:`as_completed`; `jobs` are some, or calls of :meth:`submit` that are yet to be awaited."""
         left = iter(jobs)
         waiting: Dict[asyncio.Future[Outcome], AsyncJob] = {}
         try:

@@ -110,6 +110,6 @@ def test_a_net_with_a_fault_says_so(tmp_path: Path) -> None:
 
 
 def test_it_needs_no_framework(tmp_path: Path) -> None:
-    script = "import models.inspect, sys; print({'torch', 'cv2', 'matplotlib'} & set(sys.modules))"
+    script = "import models.inspect, sys; print(sorted({'torch', 'cv2', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
