@@ -135,12 +135,12 @@ def _merge_pairs(net: NetPair, fold: Fold) -> NetPair:
     makers: Dict[str, int] = {}
     operators: List[Optional[Operator]] = []
     for operator in net.operators:
-        index = makers.get(operator.inputs[0]) if operator.inputs else None
-        first = operators[index] if index is not None else None
+        index = makers.get(operator.inputs[0], -1) if operator.inputs else -1
+        first = operators[index] if index >= 0 else None
         merged = None
         if first is not None and _is_plain(first, parameters) and readers[first.outputs[0]] == 1:
             merged = fold(first, operator, parameters)
-        if merged is not None and index is not None:
+        if merged is not None:
             operators[index] = None
         makers[operator.outputs[0]] = len(operators)
         operators.append(merged or operator)

@@ -77,7 +77,7 @@ def test_the_device_of_a_name(gpus: Callable[[str], None], name: str, variables:
 
 
 @pytest.mark.parametrize(
-    ("name", "variables", "told"),
+    ("name", "variables", "message"),
     [
         ("gpu7@host", {}, "There is no GPU 7, which the worker's name"),
         ("celery@host", {"POSE_DEVICE": "cuda:5"}, "There is no GPU 5, which POSE_DEVICE asks for"),
@@ -85,10 +85,10 @@ def test_the_device_of_a_name(gpus: Callable[[str], None], name: str, variables:
     ],
 )
 def test_a_gpu_that_is_not_there_is_told_with_those_that_are(
-    gpus: Callable[[str], None], name: str, variables: dict, told: str
+    gpus: Callable[[str], None], name: str, variables: dict, message: str
 ) -> None:
     gpus("a,b")
-    with pytest.raises(SettingsError, match=told) as caught:
+    with pytest.raises(SettingsError, match=message) as caught:
         own_device(read_settings(variables), name)
     assert "0: Fake H100 (GPU-a), 1: Fake H100 (GPU-b)" in str(caught.value)
 
@@ -125,7 +125,7 @@ def test_workers_that_start_at_once_find_a_gpu_each(
     found = own_device(configured, "celery@host")
     rival = claim(found, share=False)  # between the look and the taking
     looks = [found]
-    monkeypatch.setattr(pin, "own_device", lambda *told: looks.pop() if looks else own_device(*told))
+    monkeypatch.setattr(pin, "own_device", lambda *given: looks.pop() if looks else own_device(*given))
     device, held = pin.take(configured, "celery@host")
     assert (device.worker_name, looks) == ("gpu1", [])
     with pytest.raises(SettingsError, match="has a worker on this host already"):
@@ -140,8 +140,8 @@ def test_taken_gpus_keep_no_worker_for_the_cpu_from_starting(
 ) -> None:
     gpus(f"{id(tmp_path)}z")
     held = claim(own_device(read_settings({}), "gpu0@host"), share=False)
-    told = wrong({"POSE_BROKER_URL": "redis://127.0.0.1:1/0", "POSE_HEARTBEAT_DIR": str(tmp_path)})
-    assert [sentence for sentence in told if "GPU" in sentence] == []
+    sentences = wrong({"POSE_BROKER_URL": "redis://127.0.0.1:1/0", "POSE_HEARTBEAT_DIR": str(tmp_path)})
+    assert [sentence for sentence in sentences if "GPU" in sentence] == []
     assert held is not None
     held.close()
 

@@ -29,8 +29,8 @@ _PIECES = st.lists(st.tuples(st.floats(0, 1), st.sampled_from("owi"), st.binary(
 
 def _damaged(data: bytes, pieces: Iterable[Any]) -> bytes:
     """`data` with pieces written over it, put into it, or cut out of it."""
-    for place, kind, piece in pieces:
-        at = int(place * len(data))
+    for share, kind, piece in pieces:
+        at = int(share * len(data))
         kept = {"o": at + len(piece), "i": at, "w": at + 3 * len(piece)}[kind]
         data = data[:at] + (b"" if kind == "w" else piece) + data[kept:]
     return data

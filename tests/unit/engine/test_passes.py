@@ -29,7 +29,7 @@ def _random(*shape: int) -> np.ndarray:
 def _run(net: NetPair, x: np.ndarray = X) -> Dict[str, np.ndarray]:
     with torch.inference_mode():
         outputs = build_graph(net)(torch.from_numpy(x))
-    return {str(place): output.numpy() for place, output in enumerate(outputs)}
+    return {str(index): output.numpy() for index, output in enumerate(outputs)}
 
 
 def _same(net: NetPair, rewritten: NetPair, x: np.ndarray = X) -> None:
@@ -189,8 +189,8 @@ def test_every_blob_gets_one_writer() -> None:
     w, w2 = net.parameters["w"][:, :, 0, 0], net.parameters["w2"][:, :, 0, 0]
     hidden = np.einsum("om,nmhw->nohw", w2, np.maximum(np.einsum("oc,nchw->nohw", w, X), 0))
     sigmoid = 1 / (1 + np.exp(-hidden))
-    for place, expected in enumerate((sigmoid + hidden, sigmoid, hidden)):
-        np.testing.assert_allclose(_run(renamed)[str(place)], expected, rtol=1e-3, atol=1e-5)
+    for index, expected in enumerate((sigmoid + hidden, sigmoid, hidden)):
+        np.testing.assert_allclose(_run(renamed)[str(index)], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

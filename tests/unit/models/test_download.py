@@ -54,8 +54,8 @@ def test_a_source_that_drips_is_given_up(tmp_path: Path) -> None:
         start = int(asked[len("bytes=") :].rstrip("-")) if asked else 0
         handler.answer(206, length=len(DATA) - start, Content_Range=f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
         with contextlib.suppress(OSError):
-            for place in range(start, len(DATA)):
-                handler.wfile.write(DATA[place : place + 1])
+            for offset in range(start, len(DATA)):
+                handler.wfile.write(DATA[offset : offset + 1])
                 time.sleep(0.02)
 
     with serving(drip) as server:
@@ -87,8 +87,8 @@ def test_a_redirect_is_followed_with_the_range(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "/"])
 def test_a_redirect_to_a_file_or_in_a_circle_ends_it(target: str, tmp_path: Path) -> None:
-    told = pytest.raises(ModelError, match="answered 302")
-    with serving(lambda handler, _: handler.answer(302, Location=target)) as server, told:
+    refused = pytest.raises(ModelError, match="answered 302")
+    with serving(lambda handler, _: handler.answer(302, Location=target)) as server, refused:
         _download(server.url, tmp_path)
 
 

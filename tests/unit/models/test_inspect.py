@@ -76,7 +76,7 @@ def test_flop_of_one_convolution(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("nowhere",), "no net in"),
         (("cmu_coco", "--size", "4x4"), "does not admit 4x4"),
@@ -86,10 +86,10 @@ def test_flop_of_one_convolution(tmp_path: Path) -> None:
         pytest.param(("cmu_coco", "--size", "64x64", "--plot", "live.docx"), "cannot be written", marks=drawing),
     ],
 )
-def test_what_cannot_be_done(arguments: List[str], told: str, tmp_path: Path) -> None:
+def test_what_cannot_be_done(arguments: List[str], message: str, tmp_path: Path) -> None:
     done = _call(*arguments, "--models-dir", tmp_path)
     assert done.exit_code != 0
-    assert told in done.output
+    assert message in done.output
     assert "Traceback" not in done.output
     assert done.exception is None or isinstance(done.exception, SystemExit)
     assert not Path("live.docx").exists()
