@@ -31,6 +31,7 @@ def _run(module: Any, arguments: List[str], **variables: str) -> Result:
 
 
 def test_inspect(thin_net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     for arguments in _commands(example("docs/models.md", "sh", "models.inspect"), models.inspect):
         done = _run(models.inspect, arguments)
