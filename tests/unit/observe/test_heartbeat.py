@@ -31,7 +31,7 @@ def configured(tmp_path: Path) -> Settings:
 def board() -> Board:
     """Of a worker that is well: a ready net, two slots of which one works."""
     board = Board.create()
-    board.net.pid, board.net.state, board.net.beat, board.net.batches, board.net.frames = 1, boards.READY, now(), 4, 6
+    board.net.pid, board.net.state, board.net.beat, board.net.batches, board.net.inputs = 1, boards.READY, now(), 4, 6
     for index in range(2):
         board.slot(index).pid, board.slot(index).beat, board.slot(index).done = os.getpid(), now(), 3
     board.slot(1).busy_since = now()
