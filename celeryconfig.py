@@ -3,14 +3,13 @@
 Each line that differs from Celery's default says why. Measured with Celery 5.7.0 on Redis.
 """
 
-from worker.keys import celery_keys
-from worker.servers import DEFAULT_URL, celery_server, queue
+from worker.servers import DEFAULT_URL, Keys, celery_server, queue
 from worker.settings import settings
 
 _s = settings()
 _url = _s.broker_url or DEFAULT_URL
 _broker, _results = celery_server(_url), celery_server(_s.results_url or _url)
-_keys = celery_keys(_s.key_prefix)
+_keys = Keys(_s.key_prefix)
 
 broker_url = _broker.url
 result_backend = _results.url
@@ -68,4 +67,4 @@ broker_transport_options = {
 }
 result_backend_transport_options = {**_results.options, **_keys.result_options, "visibility_timeout": _visibility_s}
 visibility_timeout = _visibility_s
-globals().update(_keys.settings)
+globals().update(_keys.celery_settings)

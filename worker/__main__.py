@@ -12,7 +12,8 @@ import click
 
 from worker.errors import PoseError
 from worker.logs import last_words
-from worker.settings import deployed, masked, settings
+from worker.servers import masked
+from worker.settings import deployed, settings
 
 
 class Commands(click.Group):
@@ -80,8 +81,7 @@ def _ill_workers(name: str, ready: bool) -> List[str]:
 @click.option("--watch", is_flag=True, help="Go on until interrupted.")
 def status(watch: bool) -> None:
     """Show every worker on every host: its device, its memory, its slots, its pace."""
-    from worker.observe.heartbeat import all_workers
-    from worker.observe.status import table
+    from worker.observe.heartbeat import all_workers, table
 
     while True:
         text = table(all_workers(deployed()))

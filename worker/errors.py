@@ -27,10 +27,12 @@
 
 Every class takes one argument, the sentence a person reads: the thing, the reason, the remedy.
 So each survives Celery's JSON round trip, which rebuilds an exception as ``cls(*exc.args)``.
-This module imports nothing and may be imported from every room.
+This module imports no other of ours and may be imported from every room.
 """
 
 from __future__ import annotations
+
+from typing import Any, Mapping
 
 
 class PoseError(Exception):
@@ -122,3 +124,10 @@ class DeviceOutOfMemory(TransientError):
 
 class DeviceLost(TransientError):
     """The net process died, or did not answer before its deadline."""
+
+
+def reason_in(error: Mapping[str, Any]) -> str:
+    """The reason in one of a pydantic ValidationError's errors, as the end of a sentence."""
+    text = str(error["msg"])
+    ours = error["type"] == "value_error"
+    return text.replace("Value error, ", "", 1) if ours else text[0].lower() + text[1:]

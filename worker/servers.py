@@ -1,4 +1,4 @@
-"""Redis and RabbitMQ by URL alone: what Celery is told of a server, and connections to it.
+"""Redis and RabbitMQ: servers by their URLs, queues, and every key in Redis.
 
 ==================================  =====================================================================
 ``redis://[user:password@]host/0``  a Redis (or Valkey) server; ``unix://[user:password@]/path?db=0`` by its socket
@@ -13,6 +13,8 @@ Loads redis and kombu only when they are used: settings are read where neither i
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -23,15 +25,109 @@ if TYPE_CHECKING:
 REDIS = ("redis", "rediss", "unix", "sentinel")
 RABBITMQ = ("amqp", "amqps")
 
-#: The Redis that is used where no broker is configured, and that messages give as an example.
+#: The Redis that is used where no broker is configured, and the example in messages.
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 #: Deliveries of one message after which RabbitMQ takes it for poison and moves it to ``<queue>.dead``.
 DELIVERY_LIMIT = 20
+#: POSE_KEY_PREFIX, where it is not set.
+DEFAULT_PREFIX = "pose"
+#: A queue's priorities in Celery. On Redis each has a list of its own, see :func:`queue_list`.
+PRIORITIES = range(10)
+#: What kombu puts between a queue's name and a priority.
+_SEPARATOR = "\x06\x16"
 _SENTINEL_PORT = 26379
 
 
+@dataclass(frozen=True)
+class Keys:
+    """Every key in Redis that the deployment with POSE_KEY_PREFIX `prefix` uses.
+
+    Those of ours begin with the prefix and a colon, and are in the result backend's Redis:
+
+    ================  ==========  =========================================  ======================  ==================
+    key               type        holds                                      written by              read by
+    ================  ==========  =========================================  ======================  ==================
+    job:<id>          hash        a job's record                             jobs                    jobs
+    waiting:<list>    sorted set  ids of jobs by the time they were sent to  jobs                    jobs
+                                  the list (see :func:`queue_list`)
+    running           sorted set  ids by the end of their lease              jobs                    jobs
+    later             sorted set  ids by the time of their next attempt      jobs                    jobs
+    dead              sorted set  ids of dead letters by time of death       jobs                    jobs
+    reconciler        string      token of the one reconciler that may act   jobs                    jobs
+    quarantine        string      the job of many attempts that is tried     jobs                    jobs
+                                  alone
+    calls             sorted set  ids by when to look whether they ended     notify.pending          notify.pending
+    call:<id>         hash        whom to notify of a job's end              notify.pending          notify.pending
+    refused           list        refused messages, the newest first         broker.refused          broker.refused
+    worker:<name>     string      a worker's heartbeat, JSON                 observe.heart           observe.heartbeat
+    overlay/<id>.jpg  string      an overlay; .png if it is transparent      storage (from process)  storage, by URL
+    maps/<id>.npz     string      a job's maps                               storage (from process)  storage, by URL
+    ================  ==========  =========================================  ======================  ==================
+
+    The others are Celery's and kombu's. Queues and ``_kombu.binding.<queue>`` have their names in every deployment.
+    The default prefix leaves also the others as every Celery client expects them: results
+    (``celery-task-meta-<id>``), messages in work (``unacked``, ``unacked_index``, ``unacked_mutex``), and the channels
+    of remote control and events. Any other prefix begins these, so that deployments which share a Redis do not meet.
+    """
+
+    prefix: str = DEFAULT_PREFIX
+
+    def job(self, job_id: str) -> str:
+        """The record of a job."""
+        return self.ours("job", job_id)
+
+    def waiting(self, list_name: str) -> str:
+        """The jobs that wait in a list, see :func:`queue_list`."""
+        return self.ours("waiting", list_name)
+
+    def call(self, job_id: str) -> str:
+        """Whom to notify of a job's end."""
+        return self.ours("call", job_id)
+
+    def worker(self, name: str) -> str:
+        """A worker's heartbeat."""
+        return self.ours("worker", name)
+
+    def ours(self, *parts: str) -> str:
+        """One of our own keys, by the parts of the table's first column."""
+        return ":".join((self.prefix, *parts))
+
+    @property
+    def unacked(self) -> str:
+        """The hash of messages that consumers hold."""
+        return "unacked" if self._celerys_own else self.ours("unacked")
+
+    @property
+    def broker_options(self) -> Dict[str, Any]:
+        """kombu's transport options."""
+        if self._celerys_own:
+            return {}
+        return {f"unacked{part}_key": f"{self.unacked}{part}" for part in ("", "_index", "_mutex")}
+
+    @property
+    def result_options(self) -> Dict[str, Any]:
+        """The result backend's transport options."""
+        return {} if self._celerys_own else {"global_keyprefix": self.ours("")}
+
+    @property
+    def celery_settings(self) -> Dict[str, Any]:
+        """Celery's settings."""
+        if self._celerys_own:
+            return {}
+        return {"control_exchange": f"{self.prefix}.celery", "event_exchange": f"{self.prefix}.celeryev"}
+
+    @property
+    def _celerys_own(self) -> bool:
+        return self.prefix == DEFAULT_PREFIX
+
+
+def queue_list(queue_name: str, priority: int = 0) -> str:
+    """The Redis list in which a queue's messages of a priority wait."""
+    return f"{queue_name}{_SEPARATOR}{priority}" if priority else queue_name
+
+
 class Server(NamedTuple):
-    """What Celery and kombu are told: a URL, and what does not fit into theirs."""
+    """A server for Celery and kombu: the URL in their form, and the options that do not fit into it."""
 
     url: str
     options: Dict[str, Any]
@@ -43,8 +139,10 @@ def celery_server(url: str) -> Server:
     Raises:
         ValueError: the URL is of no such kind, lacks something, or has a port or a database that is no number.
     """
+    if "://" not in url:
+        raise ValueError("is no URL, such as redis://:password@host:6379/0")
     parts = urlsplit(url)
-    _check_places(parts)
+    _check_numbers(parts)
     if parts.scheme == "rediss":
         return Server(_with_certificates(url), {})
     if parts.scheme == "unix":
@@ -59,6 +157,17 @@ def celery_server(url: str) -> Server:
     if parts.scheme in REDIS + RABBITMQ:
         return Server(url, {})
     raise ValueError(f"must begin with one of {', '.join(f'{kind}://' for kind in REDIS + RABBITMQ)}")
+
+
+def masked(url: str) -> str:
+    """`url` with every password in it replaced by ``***``, fit for logs and error messages; also if it is none."""
+    start, at, rest = url.rpartition("@")
+    if at and "://" in start and not start.startswith("file:"):
+        scheme, _, credentials = start.partition("://")
+        start = f"{scheme}://{credentials.split(':', 1)[0]}:***"
+    elif at and not start.startswith("file:"):  # no URL at all, yet perhaps with a password
+        start = "***"
+    return re.sub(r"(password=)[^&]*", r"\1***", start + at + rest)
 
 
 def is_redis(url: str) -> bool:
@@ -94,7 +203,7 @@ def connect(url: str, timeout_s: float) -> redis.Redis:
 
 
 def said(exc: BaseException) -> str:
-    """What a Redis' error says, without the words of a command in a pipeline: they may be a message, or a secret."""
+    """A Redis error's message without the command of a pipeline, which may hold a message or a secret."""
     return str(exc).rpartition(" of pipeline caused error: ")[2]
 
 
@@ -124,7 +233,7 @@ def dead_queue(name: str) -> Queue:
     return Queue(f"{name}.dead", routing_key=f"{name}.dead", queue_arguments={"x-queue-type": "quorum"})
 
 
-def _check_places(parts: SplitResult) -> None:
+def _check_numbers(parts: SplitResult) -> None:
     """Port and database are numbers, or left out."""
     try:
         _ = None if parts.scheme == "sentinel" else parts.port
@@ -162,16 +271,3 @@ def _sentinels(url: str) -> List[Tuple[str, int]]:
     if not all(host and port.isdigit() for host, _, port in found):
         raise ValueError("a sentinel:// URL names its hosts as host:port,host:port")
     return [(host, int(port)) for host, _, port in found]
-
-
-__all__ = [
-    "DEFAULT_URL",
-    "DELIVERY_LIMIT",
-    "Server",
-    "celery_server",
-    "connect",
-    "dead_queue",
-    "is_redis",
-    "queue",
-    "said",
-]

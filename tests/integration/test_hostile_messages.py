@@ -18,12 +18,12 @@ from tests.support.hostile_messages import arguments, hostile_messages, message
 from worker.children import stop_child
 from worker.client import PoseClient
 from worker.errors import InvalidRequest
-from worker.keys import celery_keys
+from worker.servers import Keys
 
 pytestmark = pytest.mark.queue
 
 QUEUE = "hostile"
-UNACKED = celery_keys(QUEUE).unacked
+UNACKED = Keys(QUEUE).unacked
 PIDBOX = f"/0.{QUEUE}.celery.pidbox"
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
+from tests.support.settings_table import document
 from worker.errors import SettingsError
-from worker.settings import Settings, faults, masked, read_settings, table
+from worker.servers import masked
+from worker.settings import Settings, faults, read_settings
 
 
 def test_defaults_need_no_environment() -> None:
@@ -83,9 +86,9 @@ def test_results_and_overlays_fall_back_to_the_broker() -> None:
     assert settings.overlays_url == "redis://b"
 
 
-def test_the_readme_shows_every_setting() -> None:
-    readme = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()
-    assert table() in readme, "put the output of: python -m worker.settings between the README's two marks"
+def test_the_document_shows_every_setting() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == document(), "run: python -m tests.support.settings_table > docs/settings.md"
 
 
 def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:

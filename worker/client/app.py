@@ -10,9 +10,7 @@ import kombu.exceptions
 import redis
 
 from worker.errors import BrokerUnavailable, JobFailed, SettingsError
-from worker.keys import celery_keys
-from worker.servers import Server, celery_server, is_redis, said
-from worker.settings import masked
+from worker.servers import Keys, Server, celery_server, is_redis, masked, said
 
 #: What decoding raises on a result that is none.
 UNREADABLE = (kombu.exceptions.DecodeError, kombu.exceptions.ContentDisallowed)
@@ -33,7 +31,7 @@ def client_app(broker_url: str, results_url: str, key_prefix: str) -> celery.Cel
         SettingsError: one of the URLs is of no server that there is.
     """
     broker, results = _servers(broker_url, results_url)
-    keys = celery_keys(key_prefix)
+    keys = Keys(key_prefix)
     app = celery.Celery("pose-client", broker=broker.url, backend=results.url, set_as_current=False)
     # As a setting it would only be read from a configuration module.
     app.loader.override_backends = {
@@ -57,7 +55,7 @@ def client_app(broker_url: str, results_url: str, key_prefix: str) -> celery.Cel
             **results.options,
             **keys.result_options,
         },
-        **keys.settings,
+        **keys.celery_settings,
     )
     return app
 

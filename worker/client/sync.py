@@ -29,11 +29,9 @@ from worker.client.waiting import Waiting, next_of
 from worker.contract import TASK, Result
 from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
 from worker.jobs.ledger import Ledger, ResultKey
-from worker.keys import DEFAULT_PREFIX
 from worker.notify.pending import Outbox
-from worker.servers import connect
+from worker.servers import DEFAULT_PREFIX, connect, masked
 from worker.servers import queue as declared_queue
-from worker.settings import masked
 from worker.storage.redis import RedisStore
 from worker.storage.urls import delete, fetch
 

@@ -27,6 +27,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 import redis
 
 from worker.errors import InvalidRequest
+from worker.servers import Keys, queue_list
 
 #: Seconds for which the record of a job that has not ended is kept.
 KEEP_S = 7 * 86_400
@@ -39,8 +40,6 @@ _PATIENCE_S = 5.0
 #: Most jobs of a kind that the reconciler looks at in one go.
 _MOST = 200
 _LUA = Path(__file__).with_name("lua")
-#: What kombu puts between a queue's name and a priority in the name of a Redis list.
-_SEPARATOR = "\x06\x16"
 
 #: The states of a job that has ended, apart from ``dead``, which a person may revive.
 ENDED = ("done", "failed", "revoked")
@@ -66,7 +65,7 @@ class Message:
     @property
     def list(self) -> str:
         """The Redis list in which it waits."""
-        return f"{self.queue}{_SEPARATOR}{self.priority}" if self.priority else self.queue
+        return queue_list(self.queue, self.priority)
 
     def dumps(self) -> str:
         """As JSON."""
@@ -106,10 +105,13 @@ class Ledger:
         client: of the result backend's Redis.
         prefix: as POSE_KEY_PREFIX.
         dead_keep_s: seconds for which dead letters are kept.
+
+    Attributes:
+        keys: the names of the keys that it uses.
     """
 
     def __init__(self, client: redis.Redis, prefix: str, dead_keep_s: int = 30 * 86_400) -> None:
-        self._client, self._prefix, self._dead_keep_s = client, prefix, dead_keep_s
+        self._client, self.keys, self._dead_keep_s = client, Keys(prefix), dead_keep_s
 
     def close(self) -> None:
         """Close its connections; using it again opens them again."""
@@ -186,17 +188,17 @@ class Ledger:
 
     def state(self, job_id: str) -> Optional[str]:
         """The job's state; None: there is no record of it."""
-        state = self._client.hget(self._key("job", job_id), "state")
+        state = self._client.hget(self.keys.job(job_id), "state")
         return None if state is None else _text(state)
 
     def show(self, job_id: str) -> Dict[str, str]:
         """Everything that is known of a job, its attempts as ``attempt:<n>`` and ``attempt:<n>:end``."""
-        record = self._client.hgetall(self._key("job", job_id))
+        record = self._client.hgetall(self.keys.job(job_id))
         return {_text(name): _text(value) for name, value in record.items()}
 
     def dead(self) -> Iterator[Tuple[str, float]]:
         """The dead letters, the oldest first: id and time of death (Unix time in seconds)."""
-        letters: List[Any] = self._client.zrange(self._key("dead"), 0, -1, withscores=True)
+        letters: List[Any] = self._client.zrange(self.keys.ours("dead"), 0, -1, withscores=True)
         for job_id, died in letters:
             yield _text(job_id), float(died)
 
@@ -205,8 +207,18 @@ class Ledger:
         sets = ("running", "later", "dead")
         with self._client.pipeline(transaction=False) as pipe:
             for name in sets:
-                pipe.zcard(self._key(name))
+                pipe.zcard(self.keys.ours(name))
             return dict(zip(sets, pipe.execute()))
+
+    def ages(self, lists: Sequence[str]) -> List[float]:
+        """Seconds for which the oldest job of each list has waited there; lists without one are left out."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in lists:
+                pipe.zrange(self.keys.waiting(name), 0, 0, withscores=True)
+            pipe.time()
+            *oldest, (seconds, microseconds) = pipe.execute()
+        now = seconds + microseconds / 1e6
+        return [max(0.0, now - sent) for found in oldest for _, sent in found]
 
     def requeue(self, job_id: str) -> Optional[Message]:
         """Revive a dead letter; returns the message to send, None if it is not dead."""
@@ -228,11 +240,8 @@ class Ledger:
         except (ValueError, TypeError, RecursionError) as exc:
             raise InvalidRequest("The job's record is damaged; submit it again.") from exc
 
-    def _key(self, *parts: str) -> str:
-        return ":".join((self._prefix, *parts))
-
     def _run(self, step: str, job_id: str, *told: Any) -> Any:
-        answer = _script(step)(args=[self._prefix, job_id, *told], client=self._client)
+        answer = _script(step)(args=[self.keys.prefix, job_id, *told], client=self._client)
         return _text(answer) if isinstance(answer, bytes) else answer
 
 

@@ -15,9 +15,8 @@ from typing import Callable, List, Sequence, Set
 import redis
 
 from worker.errors import InvalidRequest
-from worker.jobs.ledger import LEASE_S, Ledger, Message, token
-from worker.keys import celery_keys
-from worker.servers import DEFAULT_URL, connect, is_redis
+from worker.jobs.ledger import LEASE_S, Ledger, token
+from worker.servers import DEFAULT_URL, PRIORITIES, Keys, connect, is_redis, queue_list
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -49,13 +48,11 @@ class Reconciler:
         depth: Callable[[str], int],
     ) -> None:
         self._ledger, self._send, self._end, self._depth = ledger, send, end, depth
-        self._queues, self._unacked = settings.consumed, celery_keys(settings.key_prefix).unacked
+        self._queues, self._unacked = settings.consumed, Keys(settings.key_prefix).unacked
         url = settings.broker_url or DEFAULT_URL
         self._broker = connect(url, _TIMEOUT_S) if is_redis(url) else None
         self._lists = [
-            Message(queue, priority=priority).list
-            for queue in self._queues
-            for priority in (range(10) if self._broker else (0,))
+            queue_list(queue, priority) for queue in self._queues for priority in (PRIORITIES if self._broker else (0,))
         ]
         self._token = token()
         self._answered, self._trusted_from = time.monotonic(), 0.0

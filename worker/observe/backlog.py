@@ -1,20 +1,20 @@
-"""What waits on the queues, and for how long: looked at now and then, in the worker's parent."""
+"""How many messages wait in the queues, and for how long: looked at now and then, in the worker's parent."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
+import redis
 from kombu import Connection
 
-from worker.servers import DEFAULT_URL, celery_server, connect, is_redis, queue
+from worker.jobs.ledger import Ledger
+from worker.servers import DEFAULT_URL, PRIORITIES, celery_server, connect, is_redis, queue, queue_list
 from worker.settings import Settings
 
-#: Celery's priorities; each but the first has a list of its own in Redis, named with kombu's separator.
-_PRIORITIES = range(10)
-_SEPARATOR = "\x06\x16"
+#: Seconds for which a server is waited for.
 _TIMEOUT_S = 2.0
 
 
@@ -45,7 +45,7 @@ class Backlog:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._url = settings.broker_url or DEFAULT_URL
-        self._ledger = connect(settings.results_url or self._url, _TIMEOUT_S)
+        self._ledger = Ledger(connect(settings.results_url or self._url, _TIMEOUT_S), settings.key_prefix)
         self._broker = connect(self._url, _TIMEOUT_S) if is_redis(self._url) else None
         #: Of each list, the message at its head, and when it was first seen there.
         self._heads: Dict[str, Tuple[bytes, float]] = {}
@@ -59,32 +59,26 @@ class Backlog:
             self.seen = None
 
     def _look(self) -> Seen:
-        prefix, seen = self._settings.key_prefix, Seen()
-        with self._ledger.pipeline(transaction=False) as pipe:
-            for state in ("running", "later", "dead"):
-                pipe.zcard(f"{prefix}:{state}")
-            pipe.time()
-            *counts, (seconds, microseconds) = pipe.execute()
-        seen.jobs, seen.dead = {"running": counts[0], "later": counts[1]}, counts[2]
+        seen = Seen(jobs=self._ledger.count())
+        seen.dead = seen.jobs.pop("dead")
         for name in self._settings.consumed:
             if self._broker is None:
-                seen.depth[name] = self._depth_of_rabbitmq(name)
+                seen.depth[name] = depth_of_rabbitmq(name, self._url)
             else:
-                seen.depth[name], seen.oldest_s[name] = self._waiting(name, seconds + microseconds / 1e6)
+                seen.depth[name], seen.oldest_s[name] = self._waiting(self._broker, name)
         return seen
 
-    def _waiting(self, name: str, ledger_now: float) -> Tuple[int, float]:
+    def _waiting(self, broker: redis.Redis, name: str) -> Tuple[int, float]:
         """Messages in Redis, and the age of the oldest."""
-        assert self._broker is not None
-        lists = [f"{name}{_SEPARATOR}{priority}" if priority else name for priority in _PRIORITIES]
-        with self._broker.pipeline(transaction=False) as pipe:
+        lists = [queue_list(name, priority) for priority in PRIORITIES]
+        with broker.pipeline(transaction=False) as pipe:
             for one in lists:
                 pipe.llen(one)
                 pipe.lindex(one, -1)
             found = pipe.execute()
-        full = [(one, head) for one, head in zip(lists, found[1::2]) if head is not None]
-        ages = [self._seen_for(one, head) for one, head in full] + self._recorded(full, ledger_now)
-        self._heads = {one: self._heads[one] for one, _ in full}
+        heads = {one: head for one, head in zip(lists, found[1::2]) if head is not None}
+        ages = [self._seen_for(one, head) for one, head in heads.items()] + self._ledger.ages(list(heads))
+        self._heads = {one: self._heads[one] for one in heads}
         return sum(found[::2]), max(ages, default=0.0)
 
     def _seen_for(self, name: str, head: bytes) -> float:
@@ -95,16 +89,9 @@ class Backlog:
         self._heads[name] = (mark, since)
         return time.monotonic() - since
 
-    def _recorded(self, full: List[Tuple[str, Any]], ledger_now: float) -> List[float]:
-        """By the ledger, the ages of the jobs that have been on a list for longest."""
-        with self._ledger.pipeline(transaction=False) as pipe:
-            for one, _ in full:
-                pipe.zrange(f"{self._settings.key_prefix}:waiting:{one}", 0, 0, withscores=True)
-            firsts = pipe.execute() if full else []
-        return [max(0.0, ledger_now - float(score)) for first in firsts for _, score in first]
 
-    def _depth_of_rabbitmq(self, name: str) -> int:
-        server = celery_server(self._url)
-        with Connection(server.url, connect_timeout=_TIMEOUT_S) as connection:
-            bound = queue(name, self._url)(connection.default_channel)
-            return int(bound.queue_declare(passive=True).message_count)
+def depth_of_rabbitmq(name: str, url: str) -> int:
+    """How many messages wait in the queue called `name` of the RabbitMQ at `url`."""
+    with Connection(celery_server(url).url, connect_timeout=_TIMEOUT_S) as connection:
+        bound = queue(name, url)(connection.default_channel)
+        return int(bound.queue_declare(passive=True).message_count)

@@ -1,129 +1,27 @@
-"""How a worker is: a heartbeat file on its host and a key in Redis, both telling of the net process and the slots."""
+"""How workers are, by their heartbeats: read from this host's files or from Redis, judged, and shown.
+
+Loads no more than it needs: the health check starts every few seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from worker.device import board as boards
-from worker.device.board import Board, now
-from worker.device.gpus import memory
-from worker.device.pin import Device, own_precision
-from worker.servers import connect
+from worker.servers import Keys, connect
 from worker.settings import Settings
 
-if TYPE_CHECKING:
-    import redis
-
-#: Seconds between two heartbeats, and after how many without one a worker counts as dead.
-BEAT_S = 1.0
+#: Seconds without a heartbeat after which a worker counts as dead.
 STALE_S = 10.0
 #: What makes a heartbeat one.
 _FIELDS = {"worker", "written_at", "pid", "net", "slots", "ready", "leaving", "jobs_done", "jobs_failed"}
-#: Seconds for which Redis is left alone after it did not answer.
-_OUTAGE_S = 5.0
-#: Seconds beyond the hard time limit within which Celery must have killed a slot.
+#: Seconds beyond the hard time limit within which a slot must have been killed.
 _SLACK_S = 10.0
-
-
-class Heart:
-    """Writes one worker's heartbeat.
-
-    Args:
-        name: the worker's, ``gpu3@host``.
-    """
-
-    def __init__(self, settings: Settings, name: str, device: Device, board: Board, slots: int) -> None:
-        self._settings, self._name, self._device, self._board, self._slots = settings, name, device, board, slots
-        self._path = None if str(settings.heartbeat_dir) == "none" else heartbeat_path(settings.heartbeat_dir, name)
-        self._key = f"{settings.key_prefix}:worker:{name}"
-        self._redis: Optional[redis.Redis] = None
-        if settings.results_url:
-            from redis import RedisError  # not at the top: the health check reads files, and starts every few seconds
-
-            self._redis, self._outage = connect(settings.results_url, timeout_s=0.5), RedisError
-        self._next = self._redis_again = 0.0
-        self._before = (now(), 0)
-        self._rate = 0.0
-        self._started = time.time()
-        #: Whether the worker consumes.
-        self.ready = False
-
-    def beat(self, restarts: int = 0) -> None:
-        """Write the heartbeat, at most once a second; a disk or a Redis that is away changes nothing."""
-        if now() < self._next:
-            return
-        self._next = now() + BEAT_S
-        text = json.dumps(self.report(restarts))
-        if self._path is not None:
-            with contextlib.suppress(OSError):
-                _replace(self._path, text)
-        if self._redis is not None and now() >= self._redis_again:
-            try:
-                self._redis.set(self._key, text, px=int(STALE_S * 1000))
-            except self._outage:
-                self._redis_again = now() + _OUTAGE_S
-
-    def stop(self) -> None:
-        """Take the heartbeat away: this worker has left in good order."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-        if self._redis is not None:
-            with contextlib.suppress(self._outage):
-                self._redis.delete(self._key)
-
-    def report(self, restarts: int) -> Dict[str, Any]:
-        """What is written. Ages are in seconds; a batch or a job in work for longer than a limit is a fault."""
-        net = self._board.net
-        rows = [self._board.slot(index) for index in range(self._slots)]
-        done = sum(row.done for row in rows)
-        used = memory(self._device.gpu.uuid) if self._device.gpu else None
-        return {
-            "worker": self._name,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "written_at": round(time.time(), 3),
-            "started_at": round(self._started, 3),
-            "ready": self.ready,
-            "leaving": self._board.leaving,
-            "device": str(self._device),
-            "memory_used": used.used if used else None,
-            "memory_total": used.total if used else None,
-            "net": {
-                "model": self._settings.model,
-                "engine": self._settings.engine,
-                "precision": own_precision(self._settings, self._device.torch_name),
-                "process": not self._settings.inline,
-                "ready": self._settings.inline or net.state == boards.READY,
-                "quiet_s": _age(net.beat),
-                "batch_in_flight_s": _age(net.busy_since),
-                "last_batch_s": _age(net.last_batch_at),
-                "batches": net.batches,
-                "frames": net.inputs,
-                "out_of_memory": net.out_of_memory,
-                "restarts": restarts,
-            },
-            "slots": [
-                {"pid": row.pid, "quiet_s": _age(row.beat), "busy_s": _age(row.busy_since), "done": row.done}
-                for row in rows
-            ],
-            "jobs_done": done,
-            "jobs_failed": sum(row.failed for row in rows),
-            "jobs_per_s": self._jobs_per_s(done),
-            "last_error": self._board.last_error,
-        }
-
-    def _jobs_per_s(self, done: int) -> float:
-        since, before = self._before
-        elapsed = now() - since
-        if elapsed >= 5:
-            self._rate, self._before = (done - before) / elapsed, (now(), done)
-        return round(self._rate, 2)
+_COLUMNS = ("worker", "state", "net", "device", "memory", "slots", "jobs", "jobs/s", "frames/batch", "beat")
 
 
 def heartbeat_path(folder: Path, name: str) -> Path:
@@ -136,9 +34,8 @@ def read_heartbeats(folder: Path) -> List[Dict[str, Any]]:
     found = []
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError):
-            report = _report(path.read_bytes())
-            found += [report] if report else []
-    return found
+            found.append(_report(path.read_bytes()))
+    return [report for report in found if report]
 
 
 def all_workers(settings: Settings) -> List[Dict[str, Any]]:
@@ -148,13 +45,13 @@ def all_workers(settings: Settings) -> List[Dict[str, Any]]:
         redis.RedisError: Redis does not answer.
     """
     with connect(settings.results_url, timeout_s=5) as client:
-        keys = sorted(client.scan_iter(f"{settings.key_prefix}:worker:*", count=1000))
+        keys = sorted(client.scan_iter(Keys(settings.key_prefix).worker("*"), count=1000))
         texts = client.mget(keys) if keys else []
     return [report for text in texts if (report := _report(text))]
 
 
 def _report(text: Any) -> Optional[Dict[str, Any]]:
-    """The heartbeat in `text`; None if it is none, as of a file or a key that somebody else has written."""
+    """The heartbeat in `text`; None if it is none: anybody may have written the file or the key."""
     try:
         found = json.loads(text or b"")
     except ValueError:
@@ -195,10 +92,6 @@ def _net_faults(net: Mapping[str, Any], settings: Settings, age: float) -> Itera
         yield f"its net process has been frozen for {net['quiet_s']:.0f} s"
 
 
-def _age(since: float) -> Optional[float]:
-    return round(now() - since, 3) if since else None
-
-
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -209,8 +102,41 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(text)
-    part.replace(path)
+def table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """The heartbeats `reports` as a table for people: one line for each worker."""
+    if not reports:
+        return "No worker has a heartbeat in this Redis."
+    rows: List[Sequence[str]] = [_COLUMNS, *map(_row, reports)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def _row(report: Mapping[str, Any]) -> Sequence[str]:
+    net: Dict[str, Any] = report["net"]
+    busy = sum(1 for slot in report["slots"] if slot["busy_s"])
+    return (
+        report["worker"],
+        _state(report),
+        f"{net['model']} {net['precision']}",
+        report["device"],
+        _gigabytes(report["memory_used"], report["memory_total"]),
+        f"{busy}/{len(report['slots'])}",
+        f"{report['jobs_done']}" + (f" ({report['jobs_failed']} failed)" if report["jobs_failed"] else ""),
+        f"{report['jobs_per_s']:.1f}",
+        f"{net['frames'] / net['batches']:.1f}" if net["batches"] else "-",
+        f"{max(0.0, time.time() - report['written_at']):.0f} s ago",
+    )
+
+
+def _state(report: Mapping[str, Any]) -> str:
+    if report["leaving"]:
+        return "leaving"
+    if not report["net"]["ready"]:
+        return "net restarting" if report["ready"] else "loading"
+    return "ready" if report["ready"] else "starting"
+
+
+def _gigabytes(used: Any, total: Any) -> str:
+    if not total:
+        return "-"
+    return f"{used / 1e9:.1f} of {total / 1e9:.1f} GB"

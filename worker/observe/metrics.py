@@ -1,7 +1,7 @@
-"""What Prometheus is told of one worker: ``http://<host>:<POSE_METRICS_PORT + the worker's number>/metrics``.
+"""One worker's metrics for Prometheus: ``http://<host>:<POSE_METRICS_PORT + the worker's number>/metrics``.
 
-A scrape reads the board and what the last look at the queue has found; it waits for nobody. Every name that is
-exported stands in this file once; dashboards and alerts use no other.
+A scrape reads the board and the last look at the queues; it waits for nothing. Every metric's name stands in this
+file once; dashboards and alerts use no others.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class WorkerMetrics(Collector):
         self.memory: Optional[Memory] = None
 
     def collect(self) -> Iterable[Metric]:
-        """Everything there is to tell."""
+        """All metrics."""
         yield from self._of_worker()
         yield from self._of_jobs()
         yield from self._of_net()
@@ -127,11 +127,11 @@ class WorkerMetrics(Collector):
     def _of_jobs(self) -> Iterator[Metric]:
         tallies = [row.tally for row in self._rows]
         outcomes = [
-            ({"outcome": name}, sum(one.outcomes[place] for one in tallies)) for place, name in enumerate(OUTCOMES)
+            ({"outcome": name}, sum(one.outcomes[index] for one in tallies)) for index, name in enumerate(OUTCOMES)
         ]
         outcomes.append(({"outcome": "revoked"}, self._board.revoked))
         yield self._counter("pose_jobs", "Attempts at jobs, by what they ended in.", outcomes)
-        errors = [({"error": name}, sum(one.errors[place] for one in tallies)) for place, name in enumerate(ERRORS)]
+        errors = [({"error": name}, sum(one.errors[index] for one in tallies)) for index, name in enumerate(ERRORS)]
         yield self._counter(
             "pose_job_errors", "Attempts that failed, by error.", [one for one in errors if one[1]] or errors[:1]
         )
@@ -139,7 +139,7 @@ class WorkerMetrics(Collector):
         yield self._histogram("pose_job_seconds", "From message to stored outcome.", [({}, seconds)], SECONDS)
         waits = [one.wait for one in tallies]
         yield self._histogram("pose_job_wait_seconds", "From submission to the first attempt.", [({}, waits)], WAITS)
-        stages = [({"stage": name}, [one.stages[place] for one in tallies]) for place, name in enumerate(STAGES)]
+        stages = [({"stage": name}, [one.stages[index] for one in tallies]) for index, name in enumerate(STAGES)]
         yield self._histogram("pose_stage_seconds", "Time of each stage of a job.", stages, SECONDS)
         people = [one.people for one in tallies]
         yield self._histogram("pose_people_per_image", "People found in an image.", [({}, people)], PEOPLE)
@@ -149,7 +149,7 @@ class WorkerMetrics(Collector):
     def _of_net(self) -> Iterator[Metric]:
         net, inline = self._board.net, self._settings.inline
         yield self._histogram(
-            "pose_batch_size", "Frames in one pass of the net.", [({}, [net.batch_sizes])], BATCH_SIZES
+            "pose_batch_size", "Inputs in one pass of the net.", [({}, [net.batch_sizes])], BATCH_SIZES
         )
         ready = self.ready if inline else net.state == boards.READY
         yield self._gauge("pose_net_ready", "1 while the net is loaded and answers.", [({}, ready)])
@@ -168,7 +168,7 @@ class WorkerMetrics(Collector):
         oldest = max(busy, default=0.0)
         yield self._gauge("pose_job_in_work_seconds", "Age of the longest attempt in work.", [({}, max(0.0, oldest))])
         restarts = sum(max(0, row.tally.starts - 1) for row in self._rows)
-        yield self._counter("pose_slot_restarts", "Slots that took the place of a dead one.", [({}, restarts)])
+        yield self._counter("pose_slot_restarts", "Slots that replaced a dead one.", [({}, restarts)])
 
     def _of_memory(self) -> Iterator[Metric]:
         if self.memory is not None:

@@ -13,7 +13,7 @@ from worker.device.board import Board, now
 from worker.device.net_process import NetProcess
 from worker.device.pin import own_slots, take
 from worker.errors import DeviceLost
-from worker.observe.heartbeat import Heart
+from worker.observe.heart import Heart
 from worker.observe.metrics import Exporter
 from worker.settings import Settings
 

@@ -13,7 +13,8 @@ from worker.engine import read_manifest
 from worker.errors import PoseError
 from worker.images.policy import check_root
 from worker.observe.tracing import check as check_tracing
-from worker.settings import NO_BROKER, Settings, faults, masked, read_settings
+from worker.servers import masked
+from worker.settings import NO_BROKER, Settings, faults, read_settings
 from worker.storage import s3
 
 

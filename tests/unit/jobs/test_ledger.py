@@ -65,7 +65,7 @@ def test_a_job_that_goes_well(ledger: Ledger, result: Any, redis_client: redis.R
     assert redis_client.get(result("").key) == b"people"
     assert ledger.state("j") == "done"
     assert "message" not in ledger.show("j")  # what has ended weighs little
-    assert 0 < redis_client.ttl(ledger._key("job", "j")) <= result("").ttl_s  # and is kept as long as its result
+    assert 0 < redis_client.ttl(ledger.keys.job("j")) <= result("").ttl_s  # and is kept as long as its result
 
 
 def test_the_same_id_is_the_same_job_or_refused(ledger: Ledger) -> None:
@@ -289,7 +289,7 @@ def test_steps_of_many_at_once_leave_one_outcome(ledger: Ledger, result: Any, re
 def test_a_record_that_makes_no_sense_is_shown_all_the_same(
     ledger: Ledger, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, record: Any
 ) -> None:
-    key, letters = f"{ledger._prefix}:job:j", f"{ledger._prefix}:dead"
+    key, letters = ledger.keys.job("j"), ledger.keys.ours("dead")
     redis_client.hset(key, mapping={"attempt:1": b'nan {"\xff', "attempt:1:end": "x y", **record})
     redis_client.zadd(letters, {"j": 1.0})
     monkeypatch.setattr(dead, "_ledger", lambda: ledger)

@@ -1,4 +1,4 @@
-"""A heartbeat tells of the net process and the slots; what is wrong is named, and a Redis that is away is nothing."""
+"""A heartbeat shows the net process and the slots; each fault is named, and a Redis that is away is none."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.support import ROOT, clean_environ
 from worker.device import board as boards
 from worker.device.board import Board, now
 from worker.device.pin import Device
-from worker.observe.heartbeat import Heart, faults, read_heartbeats
-from worker.observe.status import table
+from worker.observe.heart import Heart
+from worker.observe.heartbeat import faults, read_heartbeats, table
 from worker.settings import Settings, read_settings
 
 
@@ -46,7 +46,7 @@ def beaten(configured: Settings, board: Board, ready: bool = True) -> Dict[str, 
     return report
 
 
-def told(configured: Settings, board: Board, **kwargs: Any) -> List[str]:
+def sentences(configured: Settings, board: Board, **kwargs: Any) -> List[str]:
     return list(faults(beaten(configured, board, **kwargs), configured, ready=True))
 
 
@@ -90,12 +90,12 @@ def _hang_slot(board: Board) -> None:
 )
 def test_what_is_wrong_is_named(configured: Settings, board: Board, spoil: Callable[[Board], None], fault: str) -> None:
     spoil(board)
-    [only] = told(configured, board)
+    [only] = sentences(configured, board)
     assert re.fullmatch(fault, only)
 
 
 def test_not_ready_and_leaving_fail_only_readiness(configured: Settings, board: Board) -> None:
-    assert told(configured, board, ready=False) == ["it is not ready"]
+    assert sentences(configured, board, ready=False) == ["it is not ready"]
     board.leave()
     report = beaten(configured, board)
     assert list(faults(report, configured, ready=True)) == ["it is not ready"]
@@ -129,7 +129,7 @@ def test_the_check_command_answers_fast_and_without_torch(configured: Settings, 
     path.write_text(json.dumps({**report, "written_at": time.time()}))
     done = check("--ready")
     assert done.returncode == 0
-    for heavy in ("torch", "cv2", "celery", "numpy", "numba"):
+    for heavy in ("torch", "cv2", "celery", "redis", "numpy", "numba", "tqdm", "pynvml"):
         assert f" {heavy}\n" not in done.stderr
     path.write_text(json.dumps({**report, "written_at": time.time(), "leaving": True}))
     assert check("--ready").returncode == 1
@@ -155,5 +155,5 @@ def test_what_is_no_heartbeat_is_passed_over(configured: Settings, board: Board)
     assert len(read_heartbeats(configured.heartbeat_dir)) == known == 1
 
 
-def test_nobody_is_told_as_nobody() -> None:
+def test_no_worker_at_all_is_said() -> None:
     assert table([]) == "No worker has a heartbeat in this Redis."
