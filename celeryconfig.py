@@ -13,7 +13,7 @@ _keys = Keys(_s.key_prefix)
 
 broker_url = _broker.url
 result_backend = _results.url
-#: Our backend is Celery's own; it only leaves tracebacks out of expected failures.
+#: Ours stores an outcome in one step with the job's record.
 override_backends = {
     "redis": "worker.broker.results:ResultBackend",
     "rediss": "worker.broker.results:ResultBackend",
@@ -33,8 +33,6 @@ task_default_queue = _s.consumed[0]
 task_queues = [queue(name, _url) for name in _s.consumed]
 #: A message is acknowledged after its outcome is stored, so a dead worker's job is delivered again.
 task_acks_late = True
-task_soft_time_limit = _s.soft_time_limit_s
-task_time_limit = _s.hard_time_limit_s
 
 worker_pool = "prefork"
 #: Ours looks at each message first; Celery's own ends on some.

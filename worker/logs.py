@@ -7,27 +7,19 @@ import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import Any, Dict
 
 from worker.files import printable
 
-if TYPE_CHECKING:
-    from worker.jobs.outcome import Outcome
-
-logger = logging.getLogger("worker.jobs")
-
-#: Where Celery tells of each job; our own line has more in it.
+#: Where Celery writes of each job; our own line has more in it.
 _CELERYS = ("celery.app.trace", "celery.worker.strategy")
-#: Where Celery tells of what others did wrong: the broker is away, a message is none. No traceback adds to that.
-_OTHERS = ("celery.worker.consumer.consumer", "celery.worker.consumer.connection", "opentelemetry")
+#: Where others write of what is no bug of ours: the broker is away, a message is none, a member of a chord has failed.
+#: A traceback adds nothing to that.
+_OTHERS = (
+    *("celery.worker.consumer.consumer", "celery.worker.consumer.connection", "celery.backends.redis"),
+    "opentelemetry",
+)
 _LONGEST = 1000
-_MARKS = {"succeeded": "✓", "retried": "○"}
-_VERBS = {
-    "succeeded": "succeeded in",
-    "failed": "failed after",
-    "dead": "was given up after",
-    "retried": "is tried again in",
-}
 
 
 class Line(logging.Formatter):
@@ -112,52 +104,7 @@ def last_words(sentence: str, worker: str = "") -> None:
     sys.stderr.flush()
 
 
-def tell(outcome: Outcome) -> None:
-    """The line of an attempt that has ended."""
-    if outcome.kind not in _VERBS:
-        return
-    seconds = (outcome.pause_s or 0.0) if outcome.kind == "retried" else outcome.seconds
-    mark, verb = _MARKS.get(outcome.kind, "✗"), _VERBS[outcome.kind]
-    sentence = f"{mark} pose.estimate[{outcome.job_id}] {verb} {seconds:.3f} s"
-    timings = outcome.result.get("timings_ms", {})
-    if outcome.result:
-        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in timings.items() if stage != "total")
-        sentence += f": {_shown(outcome.image)}, {len(outcome.result['people'])} people ({stages} ms)"
-    else:
-        sentence += f": {outcome.error_name}: {outcome.error}"
-    sentence += f", attempt {outcome.attempt}" if outcome.attempt > 1 else ""
-    bug: Optional[BaseException] = None if outcome.expected else outcome.error
-    level = logging.INFO if outcome.expected and outcome.kind != "dead" else logging.ERROR
-    logger.log(level, "%s", sentence, exc_info=bug, extra={"job": _fields(outcome)})
-
-
-def _fields(outcome: Outcome) -> Dict[str, Any]:
-    fields: Dict[str, Any] = {
-        "event": f"job.{outcome.kind}",
-        "job_id": outcome.job_id,
-        "image": _text(outcome.image),
-        "attempt": outcome.attempt,
-        "seconds": round(outcome.seconds, 6),
-    }
-    if outcome.pause_s is not None:
-        fields["pause_s"] = round(outcome.pause_s, 3)
-    if outcome.error is not None:
-        fields.update(error=outcome.error_name, reason=str(outcome.error))
-    if outcome.result:
-        fields.update(people=len(outcome.result["people"]), timings_ms=dict(outcome.result["timings_ms"]))
-    return fields
-
-
 def _one_line(text: str) -> str:
     """`text` with nothing in it that could pass for another line."""
     line = printable(" ".join(part for part in text.split("\n") if part.strip()))
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
-
-
-def _shown(path: str) -> str:
-    return repr(path) if len(path) <= 200 else f"{path[:200]!r}…"
-
-
-def _text(path: str) -> str:
-    """`path` with what is not UTF-8 in it escaped."""
-    return path.encode("utf-8", "backslashreplace").decode()

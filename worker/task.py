@@ -1,85 +1,110 @@
-"""The task: an image path in, a result out."""
+"""The task: an image in, its people out. Read :meth:`PoseTask.run`, and you know the system."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Sequence
+from typing import Any, Dict, Optional
 
 from celery import Task
-from celery.exceptions import SoftTimeLimitExceeded
-from celery.utils.log import get_task_logger
+from celery.exceptions import Ignore
 
 from worker.app import app
-from worker.contract import TASK, Result, parse_message, without_query
-from worker.errors import DeviceOutOfMemory, JobTimedOut, PoseError, TransientError
-from worker.jobs.attempt import Attempt
-from worker.notify.announce import note
+from worker.broker.request import holding, message_of
+from worker.contract import TASK, parse_message, without_query
+from worker.errors import DeadLetter, DeviceOutOfMemory, JobTimedOut, PoseError, TransientError
+from worker.jobs.attempt import Attempt, AttemptEnd, Superfluous, outlast
+from worker.notify.pending import wanted
 from worker.notify.webhook import check_wanted
-from worker.process.limits import at_work
-from worker.settings import settings
-
-logger = get_task_logger(__name__)
+from worker.observe.job_log import log_end
+from worker.process.life import TimeUp
 
 
-class Job(Task):
-    """A task whose messages are never lost with the process that works on them."""
+class PoseTask(Task):
+    """``pose.estimate``. In a slot, it works on one job at a time."""
 
+    name = TASK
+    typing = False  # the contract checks the arguments, and says more than a TypeError
+    throws = (PoseError,)
+    ignore_result = False  # an outcome that is not stored would not end the job
     Request = "worker.broker.request:Request"
 
+    #: The attempt in work, or the last one.
+    _attempt: Optional[Attempt] = None
 
-@app.task(
-    name=TASK,
-    bind=True,
-    typing=False,  # the contract checks the arguments, and says more than a TypeError
-    throws=(PoseError,),
-    base=Job,
-    ignore_result=False,
-)
-def estimate(self: Any, *args: Any, **message: Any) -> Dict[str, Any]:
-    """Find the people in an image; see worker.contract for the keyword arguments and the result.
+    def run(self, *args: Any, **message: Any) -> Dict[str, Any]:
+        """One attempt at one job; see worker.contract for the keyword arguments and the result.
 
-    Raises:
-        PermanentError: something is wrong with the message or the image; not tried again.
-        DeadLetter: what may pass did not, POSE_MAX_ATTEMPTS times.
-        Ignore: the job is tried again later, or this message of it is superfluous.
-    """
-    from worker.process.slot import current  # in the child only: the parent never loads cv2 or the net
+        Raises:
+            PermanentError: something is wrong with the message or the image; not tried again.
+            DeadLetter: what may pass did not, POSE_MAX_ATTEMPTS times.
+            Ignore: the job is tried again later, or this message of it is superfluous.
+        """
+        slot, job_id, settings = self.app.slot, self.request.id, self.app.slot.settings
+        attempt = self._attempt = Attempt(
+            self.app.ledger,
+            settings,
+            holding(self.request, self.app.incarnation),
+            message_of(self.request, settings.consumed[0]),
+            slot.where,
+            self._encoded,
+        )
+        slot.life.begin(attempt.renew)
+        try:
+            attempt.begin()
+            listeners = wanted(message, settings)
+            if listeners:
+                outlast(lambda: self.app.pending.add(job_id, *listeners))
+            with slot.life.at_work(settings.soft_time_limit_s):
+                job = parse_message(args, message, job_id)
+                check_wanted(job, settings)
+                with slot.promise(job):
+                    picture = slot.load_image(job.image, attempt.age_s)
+                    attempt.stopwatch.lap("decode")
+                    found = slot.estimate(picture, job)
+                attempt.stopwatch.lap("estimate", parts=found.timings_ms)
+                overlay = slot.draw(picture, found, job.options.overlay_options)
+                attempt.stopwatch.lap("overlay")
+                stored = slot.store(job_id, overlay), slot.store_maps(job_id, found)
+                attempt.stopwatch.lap("store")
+                return dict(slot.result(job_id, attempt, job, picture, found, stored).to_message())
+        except Superfluous:
+            self._announce(attempt.end("ignored"))
+        except (TransientError, TimeUp, MemoryError) as exc:
+            error = _as_transient(exc, message, settings.soft_time_limit_s)
+            self._announce(attempt.end("retried", error=error, pause_s=attempt.put_off(error)))
+        raise Ignore
 
-    attempt = Attempt(self.request, self.backend, current().device)
-    note(self.request.id, message)
-    try:
-        return _work(attempt, self.request, args, message)
-    except TransientError as exc:
-        attempt.fail(exc)
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Celery has stored the outcome: whoever hears of it can read the result."""
+        if self._attempt is None:
+            return
+        if isinstance(retval, BaseException):
+            kind = "dead" if isinstance(retval, DeadLetter) else "failed"
+            self._announce(self._attempt.end(kind, error=retval))
+        else:
+            self._announce(self._attempt.end("succeeded", result=retval))
+        if wanted(kwargs, self.app.slot.settings):
+            self.app.pending.ring(task_id)
+
+    def _announce(self, end: AttemptEnd) -> None:
+        """Tell everybody who counts, logs or traces how the attempt has ended."""
+        slot = self.app.slot
+        slot.life.end(end)
+        log_end(end)
+        if slot.tracer is not None:
+            slot.tracer.trace(end)
+
+    def _encoded(self, carried: Any, state: str) -> Any:
+        return self.backend.encoded(self.request.id, carried, state, request=self.request)
 
 
-def _work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Dict[str, Any]:
-    """One job, with everything that can end it as one of our errors."""
+def _as_transient(exc: BaseException, message: Dict[str, Any], limit_s: float) -> TransientError:
+    """What the job ends in, or is tried again for; a MemoryError that left the task would stop the whole worker."""
     image = without_query(str(message.get("image")))
-    try:
-        with at_work():
-            return work(attempt, request, args, message).to_message()
-    except SoftTimeLimitExceeded as exc:
-        limit = settings().soft_time_limit_s
-        raise JobTimedOut(f"The job for {image!r} took more than {limit:g} s; raise POSE_SOFT_TIME_LIMIT_S.") from exc
-    except MemoryError as exc:  # leaving a task, it would stop the whole worker
-        raise DeviceOutOfMemory(f"The job for {image!r} did not fit into memory; lower POSE_MAX_PIXELS.") from exc
+    if isinstance(exc, TransientError):
+        return exc
+    if isinstance(exc, TimeUp):
+        return JobTimedOut(f"The job for {image!r} took more than {limit_s:g} s; raise POSE_SOFT_TIME_LIMIT_S.")
+    return DeviceOutOfMemory(f"The job for {image!r} did not fit into memory; lower POSE_MAX_PIXELS.")
 
 
-def work(attempt: Attempt, request: Any, args: Sequence[Any], message: Mapping[str, Any]) -> Result:
-    """One job from message to result."""
-    from worker.process.slot import Delivery, Stopwatch, current
-
-    slot, watch = current(), Stopwatch()
-    job = parse_message(args, message, request.id)
-    check_wanted(job, settings())
-    with slot.job(job):
-        picture = slot.load_image(job.image, attempt.age_s)
-        watch.lap("decode")
-        found = slot.estimate(picture, job)
-    watch.lap("estimate", parts=found.timings_ms)
-    overlay = slot.render(picture, found, job.options.overlay_options)
-    watch.lap("overlay")
-    stored = slot.store(request.id, overlay), slot.store_maps(request.id, found)
-    watch.lap("store")
-    delivery = Delivery(request.id, request.hostname, attempt.number)
-    return slot.result(delivery, job, picture, found, stored, watch.stop())
+estimate = app.register_task(PoseTask())

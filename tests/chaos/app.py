@@ -9,11 +9,11 @@ import time
 from typing import Any
 
 from worker.jobs import ledger
-from worker.process import parent as station
+from worker.process import parent
 
 # Before anybody else reads them; a test that waits for leases to expire is then a short one.
 ledger.LEASE_S = float(os.environ.get("CHAOS_LEASE_S", ledger.LEASE_S))
-station.FROZEN_S = float(os.environ.get("CHAOS_FROZEN_S", station.FROZEN_S))
+parent.FROZEN_S = float(os.environ.get("CHAOS_FROZEN_S", parent.FROZEN_S))
 
 from worker.app import app  # noqa: E402
 from worker.process import slot  # noqa: E402
@@ -29,7 +29,7 @@ def _poisoned(self: Any, path: str, *told: Any) -> Any:
         time.sleep(float(naps[1]))
     if "hangs-once" in path and not os.path.exists(path + ".hung"):  # noqa: PTH110
         open(path + ".hung", "w").close()  # noqa: PTH123
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # deaf to the soft time limit, as a C library is
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # deaf to the soft time limit, as a C library is
         time.sleep(3600)
     if "kills-slot" in path:
         os.kill(os.getpid(), signal.SIGKILL)

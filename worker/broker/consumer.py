@@ -8,17 +8,32 @@ import redis
 from celery.utils.log import get_logger
 from celery.worker.consumer import consumer
 
-from worker.broker import gate as intake
-from worker.broker.refused import refuse
+from worker.broker import gate
+from worker.broker.envelope import in_words, job_id_in
 from worker.errors import InvalidRequest
-from worker.servers import said
+from worker.servers import dead_queue, is_redis, said
 from worker.settings import settings
 
 logger = get_logger(__name__)
 
 
 class Consumer(consumer.Consumer):
-    """As Celery's; what is no job of ours is refused, kept and told of. See :mod:`worker.broker.gate`."""
+    """As Celery's; what is no job of ours is refused: kept, logged, and ended under its id unless that is another's.
+
+    Celery looks its class up by the setting ``worker_consumer``; tests/integration/test_hostile_messages.py shows that
+    each of these methods is still called.
+    """
+
+    def connect(self) -> Any:
+        """A connection; on RabbitMQ, with a queue for messages that cannot be delivered.
+
+        Redis has none: there, attempts are counted by the worker alone.
+        """
+        connection = super().connect()
+        if not is_redis(settings().broker_url or "redis://"):
+            for name in settings().consumed:
+                dead_queue(name)(connection.default_channel).declare()
+        return connection
 
     def create_task_handler(self, **kwargs: Any) -> Callable[[Any], None]:
         """What each message is given to."""
@@ -26,21 +41,17 @@ class Consumer(consumer.Consumer):
 
         def on_message(message: Any) -> None:
             try:
-                intake.check(message, settings().max_message_bytes)
+                gate.check(message, settings().max_message_bytes)
                 handle(message)
             except InvalidRequest as exc:
                 self._refuse(message, str(exc))
-            except self._broken as exc:  # the connection, which Celery makes anew
-                raise exc
+            except (*self.connection_errors, *self.channel_errors):  # Celery makes the connection anew
+                raise
             except Exception as exc:
                 logger.exception("✗ A message made the worker stumble.")
                 self._refuse(message, f"The message cannot be worked on ({type(exc).__name__}); see the worker's log.")
 
         return on_message
-
-    @property
-    def _broken(self) -> Any:
-        return (*self.connection_errors, *self.channel_errors)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """It is of no protocol that Celery knows."""
@@ -56,12 +67,17 @@ class Consumer(consumer.Consumer):
 
     def on_decode_error(self, message: Any, exc: BaseException) -> None:
         """Its body cannot be read; it may also be a command to all workers, of which nothing is kept."""
-        self._refuse(message, f"The message cannot be read: {intake.told(exc)}; send plain JSON.")
+        self._refuse(message, f"The message cannot be read: {in_words(exc)}; send plain JSON.")
 
     def _refuse(self, message: Any, why: str) -> None:
-        queue, job_id = str((message.delivery_info or {}).get("routing_key")), intake.job_id_of(message)
+        queue, job_id = str((message.delivery_info or {}).get("routing_key")), job_id_in(message.headers)
+        size = message.headers.get("bytes") if message.content_type == gate.NO_MESSAGE else None
+        logger.error("✗ A message on %r was refused: %s See: python -m worker refused list", queue, why)
         try:
-            refuse(why, message.body, queue=queue, backend=self.app.backend, job_id=job_id)
+            self.app.refused.add(why, message.body, queue=queue, job_id=job_id, size=size)
+            # A record means that a proper message of this id was or will be there; a stranger's must not end that job.
+            if job_id is not None and self.app.ledger.state(job_id) is None:
+                self.app.backend.mark_as_failure(job_id, InvalidRequest(why))
         except redis.RedisError as exc:
             logger.error("✗ The refused message could not be kept (%s); it goes back.", said(exc))
             message.reject_log_error(logger, self.connection_errors, requeue=True)

@@ -7,21 +7,19 @@ message is looked at first; see :mod:`worker.broker.consumer` for what becomes o
 
 from __future__ import annotations
 
-import base64
-import json
 from datetime import datetime, timedelta
-from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import kombu.compression
 from celery.utils.time import maybe_iso8601
-from kombu.utils.json import loads
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from worker.contract import TASK, id_fault, queue_fault
+from worker.broker.embedded import check_embedded
+from worker.broker.envelope import NO_MESSAGE, in_words
+from worker.contract import TASK, id_fault
 from worker.errors import InvalidRequest
+from worker.files import printable
 
-#: Bytes of a message that is too large, within which its id is still looked for.
-_READ_AT_MOST = 16 << 20
 #: Lists and objects within one another; our own arguments have four.
 MAX_DEPTH = 20
 #: By more than this no two zones differ.
@@ -32,15 +30,6 @@ _DROPPED: Tuple[str, ...] = (
     *("hostname", "loglevel", "logfile", "delivery_info", "args", "kwargs", "properties", "headers"),
     *("argsrepr", "kwargsrepr"),
 )
-#: What Celery embeds in a body beside the arguments: tasks that are to be sent when this one has ended.
-_EMBEDDED = {"callbacks", "errbacks", "chain", "chord"}
-
-
-class RawFault(NamedTuple):
-    """What is wrong with something that was taken from a queue, and the id of the job if there is one."""
-
-    why: str
-    job_id: Optional[str]
 
 
 class _Headers(BaseModel):
@@ -90,72 +79,17 @@ def _packed(_: Any) -> None:
     raise ValueError("it is compressed")
 
 
-def raw_fault(item: bytes, max_bytes: int) -> Optional[RawFault]:
-    """What is wrong with `item`, taken from a Redis list, if kombu could not even make a message of it."""
-    if len(item) > _READ_AT_MOST:
-        return RawFault(f"it has {len(item)} bytes, more than {max_bytes}", None)
-    try:
-        plain = json.loads(item)
-    except (ValueError, RecursionError) as exc:
-        return RawFault(f"it is not JSON ({told(exc)})", None)
-    too_large = f"it has {len(item)} bytes, more than {max_bytes}" if len(item) > max_bytes else None
-    fault = too_large or _kombus_fault(item)
-    return RawFault(fault, _id_in(plain.get("headers") if isinstance(plain, dict) else None)) if fault else None
-
-
-def _kombus_fault(item: bytes) -> Optional[str]:
-    """What is wrong with `item` as kombu reads it, whose JSON has dates, bytes and more."""
-    try:
-        fields = loads(item)
-    except Exception as exc:  # of whatever kind the types' own constructors raise
-        return f"it is not JSON ({told(exc)})"
-    return _envelope_fault(fields if isinstance(fields, dict) else {})
-
-
-def _envelope_fault(fields: Mapping[str, Any]) -> Optional[str]:
-    """What is wrong with the JSON that holds a message on Redis, as kombu takes it apart."""
-    properties, headers, body = fields.get("properties"), fields.get("headers"), fields.get("body")
-    if not isinstance(properties, dict) or not (headers is None or isinstance(headers, dict)):
-        return "it is no Celery message: it has no properties, or no headers"
-    delivery, priority = properties.get("delivery_info"), properties.get("priority")
-    if not isinstance(delivery, dict) or not _are_strings(delivery, "exchange", "routing_key"):
-        return "its delivery_info has no exchange and no routing_key"
-    if isinstance(priority, bool) or not (priority is None or isinstance(priority, int)):
-        return "its priority is no number"
-    if not (body is None or isinstance(body, str)):
-        return "its body is no string"
-    if properties.get("body_encoding"):
-        if properties["body_encoding"] != "base64":
-            return "its body's encoding is not base64"
-        try:
-            base64.b64decode(str(body or "").encode())
-        except ValueError as exc:
-            return f"its body is not base64 ({told(exc)})"
-    return None
-
-
-def _are_strings(fields: Mapping[str, Any], *names: str) -> bool:
-    return all(isinstance(fields.get(name), str) for name in names)
-
-
-def job_id_of(message: Any) -> Optional[str]:
-    """The id of the job in kombu's `message`, if it has one that may be used."""
-    return _id_in(message.headers)
-
-
-def _id_in(headers: Any) -> Optional[str]:
-    job_id = headers.get("id") if isinstance(headers, dict) else None
-    return job_id if id_fault(job_id) is None else None
-
-
 def check(message: Any, max_bytes: int) -> None:
     """Check kombu's `message`, and take from its headers what the worker decides itself.
 
     Raises:
         InvalidRequest: one sentence on what is wrong.
     """
+    if message.content_type == NO_MESSAGE:
+        why = printable(str((message.headers or {}).get("why")))
+        raise InvalidRequest(f"The message was refused: {why:.300}; send what docs/message.md says.")
     if message.errors:
-        raise InvalidRequest(f"The message cannot be read: {told(message.errors[0][1])}; send plain JSON.")
+        raise InvalidRequest(f"The message cannot be read: {in_words(message.errors[0][1])}; send plain JSON.")
     if len(message.body or b"") > max_bytes:
         raise InvalidRequest(f"The message has {len(message.body)} bytes, more than {max_bytes}; send a smaller one.")
     if message.content_type != _JSON or (message.content_encoding or "utf-8").lower() not in _ENCODINGS:
@@ -166,16 +100,16 @@ def check(message: Any, max_bytes: int) -> None:
     _check_headers(message)
     try:
         body = message.decode()
-    except Exception as exc:  # whatever a decoder raises
+    except Exception as exc:  # of whatever kind the JSON's own types raise
         raise InvalidRequest(
-            f"The message's body cannot be read: {told(exc)}; send what docs/message.md says."
+            f"The message's body cannot be read: {in_words(exc)}; send what docs/message.md says."
         ) from exc
     _check_body(body)
 
 
-#: The one content type that is taken, and how text may be called that is UTF-8.
-_JSON = "application/json"
+#: How text may be called that is UTF-8.
 _ENCODINGS = ("utf-8", "utf8", "us-ascii", "ascii", "binary")
+_JSON = "application/json"
 
 
 def _check_headers(message: Any) -> None:
@@ -214,41 +148,7 @@ def _check_body(body: Any) -> None:
         raise InvalidRequest("self is not an argument; see docs/message.md.")
     if too_deep(body):
         raise InvalidRequest(f"The message is nested more than {MAX_DEPTH} times; send what docs/message.md says.")
-    if embedded is not None and not (isinstance(embedded, dict) and set(embedded) <= _EMBEDDED):
-        raise InvalidRequest("What the message's body embeds must be null, or callbacks, errbacks, chain and chord.")
-    for task in _tasks(embedded or {}):
-        if not _is_task(task):
-            raise InvalidRequest("What the message's body embeds must be tasks as Celery writes them, for queues.")
-
-
-def _is_task(task: Any) -> bool:
-    """Whether `task` is one as Celery writes them, alone or a chain, group or chord of others."""
-    if not isinstance(task, dict) or not isinstance(task.get("task"), str):
-        return False
-    args, kwargs, options = task.get("args", ()), task.get("kwargs", {}), task.get("options", {})
-    if not (isinstance(args, (list, tuple)) and isinstance(kwargs, dict) and isinstance(options, dict)):
-        return False
-    if any(options.get(name) and not _is_queue(options[name]) for name in ("queue", "exchange", "routing_key")):
-        return False
-    kind = task.get("subtask_type")
-    if kind is None:
-        return True
-    inner = kwargs.get("tasks" if kind in ("chain", "group") else "header")
-    if isinstance(inner, dict):  # a chord's header may be a group
-        inner = [inner]
-    after = [kwargs["body"]] if kind == "chord" and kwargs.get("body") is not None else []
-    return kind in ("chain", "group", "chord") and isinstance(inner, list) and all(map(_is_task, inner + after))
-
-
-def _is_queue(name: Any) -> bool:
-    return isinstance(name, str) and queue_fault(name) is None
-
-
-def _tasks(embedded: Mapping[str, Any]) -> Iterator[Any]:
-    """The tasks that are to follow; what is no list of any gives something that is no task."""
-    for name, value in embedded.items():
-        if value is not None:
-            yield from [value] if name == "chord" else value if isinstance(value, list) else [None]
+    check_embedded(embedded)
 
 
 def too_deep(value: Any, most: int = MAX_DEPTH) -> bool:
@@ -264,9 +164,3 @@ def too_deep(value: Any, most: int = MAX_DEPTH) -> bool:
 def _inner(value: Any) -> Iterator[Any]:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
     return (one for one in inner if isinstance(one, (dict, list, tuple)))
-
-
-def told(exc: Optional[BaseException]) -> str:
-    """What `exc` says, in a line that is not long."""
-    text = " ".join(ascii(str(exc)).split())[1:-1]
-    return text[:200] or type(exc).__name__

@@ -1,43 +1,42 @@
-"""What the worker's parent does with a job whose slot was lost or killed: it goes back, and the attempt is noted."""
+"""A job in work, as Celery's parent sees it: when its slot is lost or ended, the message goes back.
+
+Celery takes the class from the task's attribute ``Request``. tests/integration/test_recovery.py and test_fleet.py fail
+if it stops calling one of these methods.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Dict
 
 import redis
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import WorkerLostError
 from celery.worker import request, state
 from celery.worker.state import task_ready
 
-from worker.jobs.attempt import Holding, ledger
-from worker.jobs.ledger import ENDED
+from worker.jobs.attempt import Holding
+from worker.jobs.ledger import ENDED, Message
 
 logger = logging.getLogger(__name__)
 
 
 class Request(request.Request):
-    """A job in work, seen from the parent."""
-
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        """The job has reached a time limit; at the hard one, its slot is killed."""
-        if soft:
-            super().on_timeout(soft, timeout)
-        else:
-            task_ready(self)
-            self._give_back(f"its slot was killed after {timeout:g} s, the hard time limit")
+    """As Celery's; what became of the attempt is noted in the job's record."""
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """The job has failed, or its slot is gone."""
         exc = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it to carry its traceback
-        if isinstance(exc, TimeLimitExceeded):
-            return  # on_timeout follows at once, and decides
         if not isinstance(exc, (WorkerLostError, SystemExit, KeyboardInterrupt)):
             super().on_failure(exc_info, send_failed_event, return_ok)
             return
         task_ready(self)
         if not (self._already_revoked or self._already_cancelled or state.should_terminate):
-            self._give_back(f"its slot was lost ({exc})")
+            why = self.app.parent.killed.pop(self.worker_pid, f"its slot was lost ({exc})")
+            logger.error("✗ Job %s: %s.", self.id, why)
+            if self._release(why, counts=True) in ENDED:
+                self.acknowledge()
+            else:
+                self.reject(requeue=True)
         # Else it was this worker that ended the slot; the message is not acknowledged, and comes back by itself.
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
@@ -45,16 +44,32 @@ class Request(request.Request):
         self._release("its worker stopped", counts=False)
         super().cancel(pool, signal, emit_retry)
 
-    def _give_back(self, what: str) -> None:
-        """Put the message back on the queue, unless the job had ended already."""
-        logger.error("✗ Job %s: %s.", self.id, what)
-        if self._release(what, counts=True) in ENDED:
-            self.acknowledge()
-        else:
-            self.reject(requeue=True)
-
-    def _release(self, what: str, *, counts: bool) -> str:
+    def _release(self, why: str, *, counts: bool) -> str:
         try:
-            return ledger().release(*Holding.of(self._context), what, counts=counts)
+            return str(self.app.ledger.release(*holding(self._context, self.app.incarnation), why, counts=counts))
         except redis.RedisError:
             return "unknown"  # a reconciler will find that nobody holds it any more
+
+
+def holding(context: Any, incarnation: str) -> Holding:
+    """What tells an attempt from others, by Celery's context of its message; in the slot as in its parent.
+
+    Args:
+        incarnation: tells this worker from the one of its name that was killed before it: Redis may give both the
+            same message.
+    """
+    properties = context.properties if isinstance(context.properties, dict) else {}
+    return Holding(context.id, f"{context.hostname} {incarnation} {properties.get('delivery_tag', '')}")
+
+
+def message_of(context: Any, default_queue: str) -> Message:
+    """What would have to be sent if the message of Celery's `context` got lost."""
+    delivery: Dict[str, Any] = context.delivery_info or {}
+    return Message(
+        queue=str(delivery.get("routing_key") or default_queue),
+        args=list(context.args or ()),
+        kwargs=dict(context.kwargs or {}),
+        priority=int(delivery.get("priority") or 0),
+        expires=str(context.expires) if context.expires else None,
+        headers=dict(context.headers or {}),
+    )

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 import redis
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
+from celery.exceptions import TaskRevokedError
 from kombu.exceptions import DecodeError
 
 from worker.errors import DeadLetter, PoseError
-from worker.jobs.ledger import Ledger, ResultKey
-from worker.settings import settings
+from worker.jobs.ledger import ResultKey
 
 #: How Celery's final states are called in the ledger.
 _STATES = {states.SUCCESS: "done", states.FAILURE: "failed", states.REVOKED: "revoked"}
 
 
-class ResultBackend(RedisBackend):
+class _Encoding:
+    """What the ledger stores together with a step, in Celery's own form (`_get_result_meta`).
+
+    Test: tests/integration/test_upgrade.py, which compares it with what Celery wrote.
+    """
+
+    def encoded(
+        self, task_id: str, result: Any, state: str, *, request: Any = None, traceback: Any = None, ttl_s: int = 0
+    ) -> ResultKey:
+        """The result backend's key of job `task_id`, and its new value.
+
+        Args:
+            result: what the state carries; an exception for one that says what went wrong.
+            state: Celery's name of it.
+            ttl_s: seconds for which it is kept; 0: as long as results are.
+        """
+        backend: Any = self
+        carried = backend.prepare_exception(result) if isinstance(result, BaseException) else result
+        meta = {**backend._get_result_meta(carried, state, traceback, request), "task_id": task_id}
+        key = backend.get_key_for_task(task_id)
+        key = key.decode() if isinstance(key, bytes) else key
+        return ResultKey(key, backend.encode(meta), ttl_s or int(backend.expires))
+
+
+class ResultBackend(_Encoding, RedisBackend):
     """Stores an outcome in one step with the job's record: the first one stands.
 
     A :class:`PoseError` is stored by its type and its sentence; anything else with its traceback.
@@ -32,25 +56,19 @@ class ResultBackend(RedisBackend):
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         """Store an outcome, until Redis answers."""
-        told = "dead" if isinstance(result, DeadLetter) else _STATES.get(state, "")
-        return super().store_result(task_id, result, state, *args, told=told, **kwargs)
+        ended = "dead" if isinstance(result, DeadLetter) else _STATES.get(state, "")
+        return super().store_result(task_id, result, state, *args, ended=ended, **kwargs)
 
-    def _store_result(  # Celery's own reads the key first, which the ledger's step need not
-        self,
-        task_id: str,
-        result: Any,
-        state: str,
-        traceback: Any = None,
-        request: Any = None,
-        told: str = "",
-        **_: Any,
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **rest: Any
     ) -> Any:
-        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
-        meta["task_id"] = task_id
-        key = self.get_key_for_task(task_id)
-        stored = ResultKey(key.decode() if isinstance(key, bytes) else key, self.encode(meta), int(self.expires))
-        if told:  # states on the way there are the ledger's own to write
-            Ledger(self.client, settings().key_prefix, settings().dead_keep_s).finish(task_id, told, stored)
+        """Store `result`. Celery's own reads the key first, which the ledger's step need not.
+
+        Test: tests/integration/test_queue.py, a_result_is_stored_with_the_record.
+        """
+        if rest.get("ended"):  # states on the way there are the ledger's own to write
+            stored = self.encoded(task_id, result, state, request=request, traceback=traceback)
+            self.app.ledger.finish(task_id, rest["ended"], stored)
         return result
 
     def exception_safe_to_retry(self, exc: BaseException) -> bool:
@@ -58,7 +76,7 @@ class ResultBackend(RedisBackend):
         return isinstance(exc, redis.RedisError) or bool(super().exception_safe_to_retry(exc))
 
 
-class ClientBackend(RedisBackend):
+class ClientBackend(_Encoding, RedisBackend):
     """Listens for a result only while somebody waits for it.
 
     Celery's own subscribes to every job at submission, which costs a round trip and memory for each, also for jobs
@@ -70,6 +88,10 @@ class ClientBackend(RedisBackend):
 
     _closed = False
 
+    def revoked(self, task_id: str, ttl_s: int) -> ResultKey:
+        """What says that job `task_id` was cancelled, to be kept for `ttl_s` seconds."""
+        return self.encoded(task_id, TaskRevokedError("cancelled"), states.REVOKED, ttl_s=ttl_s)
+
     def decode_result(self, payload: Any, task_id: Optional[str] = None) -> Any:
         """What is stored under the key of `task_id`; that of another job, copied there, counts for nothing."""
         meta = self.decode(payload)
@@ -77,9 +99,16 @@ class ClientBackend(RedisBackend):
             raise DecodeError("it is no result of this job")
         return self.meta_from_decoded(meta)
 
-    def _get_task_meta_for(self, task_id: str) -> Any:  # as Celery's, but the id is looked at
+    def _get_task_meta_for(self, task_id: str) -> Dict[str, Any]:
+        """What is stored of a job. As Celery's, but the id is looked at.
+
+        Test: tests/integration/test_clients.py, a_result_that_is_none_is_an_error_of_its_own.
+        """
         stored = self.get(self.get_key_for_task(task_id))
-        return self.decode_result(stored, task_id) if stored else {"status": states.PENDING, "result": None}
+        meta: Dict[str, Any] = (
+            self.decode_result(stored, task_id) if stored else {"status": states.PENDING, "result": None}
+        )
+        return meta
 
     def close(self) -> None:
         """Close the connections, for good."""

@@ -1,144 +1,150 @@
-"""kombu's Redis transports, which look at what lies in a queue before they make a message of it.
+"""kombu's Redis transports, changed where kombu's own would end the worker or lose a message.
 
-kombu's own end the worker on whatever is no message. Here it is kept among the refused ones, and the worker goes on.
-A message also gets a delivery tag of its own: two with the same one would take each other's place among those in work.
+Each change says what it is for, and which test in tests/unit/broker/test_transport.py fails if kombu changes below it.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any, Optional, Tuple
+from queue import Empty
+from typing import Any, Dict
 
-import kombu.transport
-import redis
+import kombu
+from celery.app.amqp import AMQP
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 
-from worker.broker.gate import raw_fault
-from worker.broker.refused import refuse
+from worker.broker.envelope import FIRST, NO_MESSAGE, opened
 from worker.settings import settings
 
 logger = logging.getLogger(__name__)
 
-#: The header of a message that goes to the head of its queue; it does not go further than that.
-FIRST = "pose_first"
 
-
-def guard() -> None:
-    """Have this process consume through the transports of this module."""
-    kombu.transport.TRANSPORT_ALIASES.update(
-        dict.fromkeys(("redis", "rediss"), "worker.broker.transport:Transport"),
-        sentinel="worker.broker.transport:SentinelTransport",
-    )
-
-
-class Message(kombu_redis.virtual.Message):
-    """A message whose delivery tag nobody else has chosen."""
-
-    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
-        payload["properties"]["delivery_tag"] = str(uuid.uuid4())
-        super().__init__(payload, channel=channel, **kwargs)
-
-
-class _Client(redis.Redis):
-    """Gives what was taken from a queue only if it can be a message; else nothing was there."""
-
-    def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
-        """The server's answer to `command_name`."""
-        answer = super().parse_response(connection, command_name, **options)
-        return _taken(*answer) if answer and command_name == "BRPOP" else answer
-
-
-def _taken(name: bytes, item: bytes) -> Optional[Tuple[bytes, bytes]]:
-    fault = raw_fault(item, settings().max_message_bytes)
-    if fault is None:
-        return name, item
-    from worker.app import app
-
-    told = {"queue": name.decode(errors="replace"), "backend": app.backend, "job_id": fault.job_id}
-    try:
-        refuse(f"The message was refused: {fault.why}; send what docs/message.md says.", item, **told)
-    except redis.RedisError as exc:  # it is in no queue any more
-        logger.error("✗ The refused message could not be kept (%s): %.200r", exc, item)
-    return None
-
-
-class _Guarded:
+class _Channel:
     """What is changed of a Redis channel."""
 
-    Message = Message
+    def _brpop_read(self, **options: Any) -> bool:
+        """Take what BRPOP has brought. kombu's own reads it as a message, whatever it is.
 
-    def _get_client(self) -> Any:
-        """The class of the connections."""
-        super()._get_client()  # type: ignore[misc]  # looks at redis-py's version
-        return _Client
+        Test: what_is_no_message_is_handed_on_as_such.
+        """
+        channel: Any = self
+        answer = None
+        try:
+            answer = channel.client.parse_response(channel.client.connection, "BRPOP", **options)
+        except channel.connection_errors:
+            channel.client.connection.disconnect()  # the next attempt connects again
+            raise
+        finally:
+            channel._in_poll = None  # so that another BRPOP is sent
+        if not answer:
+            raise Empty
+        name = answer[0].decode(errors="replace").rsplit(channel.sep, 1)[0]
+        channel._queue_cycle.rotate(name)
+        channel.connection._deliver(opened(answer[1], settings().max_message_bytes), name)
+        getattr(channel, "_flush_brpop_reauth", lambda: None)()  # of kombu 5.7: renews credentials that expire
+        return True
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """Put `message` into `queue`, unless whoever chose it, such as a command's sender, has named no queue."""
-        own = (self.unacked_key, self.unacked_index_key, self.unacked_mutex_key)  # type: ignore[attr-defined]
-        if queue in own or queue.startswith(self.keyprefix_queue % ""):  # type: ignore[attr-defined]
+        """Put `message` into `queue`, unless whoever chose it, such as a command's sender, has named no queue.
+
+        Tests: nothing_is_put_where_celery_keeps_what_is_in_work, what_is_sent_again_does_not_wait_again.
+        """
+        channel: Any = self
+        own = (channel.unacked_key, channel.unacked_index_key, channel.unacked_mutex_key)
+        if queue in own or queue.startswith(channel.keyprefix_queue % ""):
             logger.error("✗ A message for %r was dropped: that is no queue, but a key of Celery's own.", queue)
             return
         if FIRST not in message["headers"]:
             super()._put(queue, message, **kwargs)  # type: ignore[misc]
             return
         headers = {name: value for name, value in message["headers"].items() if name != FIRST}
-        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))  # type: ignore[attr-defined]
-        with self.conn_or_acquire() as client:  # type: ignore[attr-defined]
+        key = channel._q_for_pri(queue, channel._get_message_priority(message, reverse=False))
+        with channel.conn_or_acquire() as client:
             client.rpush(key, dumps({**message, "headers": headers}))
 
     def _do_restore_message(self, payload: Any, exchange: str, key: str, pipe: Any, leftmost: bool = False) -> None:
-        """Put a message back that was in work: at the head, not behind all others, as kombu does if it was rejected."""
+        """Put a message back that was in work: at the head, not behind all others, as kombu does if it was rejected.
+
+        Test: what_is_given_back_does_not_wait_again.
+        """
         super()._do_restore_message(payload, exchange, key, pipe, leftmost=False)  # type: ignore[misc]
 
     def close(self) -> None:
         """Close it. Celery does so twice when the connection is lost; the second time, it leads nowhere any more.
 
         Then nothing can be given back: what is in work stays unacknowledged, out of which it comes back.
+        Test: a_connection_that_is_lost_while_a_message_is_in_work_can_be_closed.
         """
-        if not self.closed and self.connection.client is None:  # type: ignore[attr-defined]
-            self.do_restore = False
+        channel: Any = self
+        if not channel.closed and channel.connection.client is None:
+            channel.do_restore = False
         super().close()  # type: ignore[misc]
 
     def _handle_message(self, client: Any, response: Any) -> Any:
-        """Take apart what was published to all workers, such as a command; what is no message is as if it were not."""
+        """Take apart what was published to all workers, such as a command; what is no message is left out.
+
+        Test: integration/test_hostile_messages.py, what_is_published_to_all_workers.
+        """
         payload = super()._handle_message(client, response)  # type: ignore[misc]
         if payload["type"] in (b"message", b"pmessage") and payload["data"]:
-            fault = raw_fault(payload["data"], settings().max_message_bytes)
-            if fault is not None:
-                logger.error("✗ What was published to all workers was refused: %s.", fault.why)
+            envelope = opened(payload["data"], settings().max_message_bytes)
+            if envelope.get("content-type") == NO_MESSAGE:
+                logger.error("✗ What was published to all workers was refused: %.300s.", envelope["headers"]["why"])
                 payload["data"] = None
         return payload
 
 
-class Channel(_Guarded, kombu_redis.Channel):
+class Channel(_Channel, kombu_redis.Channel):
     """A channel of Redis."""
 
 
-class SentinelChannel(_Guarded, kombu_redis.SentinelChannel):
+class SentinelChannel(_Channel, kombu_redis.SentinelChannel):
     """A channel of the Redis that Sentinel names."""
 
 
-class _Delivering:
+class _Transport:
     """What is changed of a Redis transport."""
 
-    def _deliver(self, message: Any, queue: str) -> None:
-        """Hand on `message`, which goes back to the queue that it was taken from, wherever it says that it belongs.
+    def _deliver(self, message: Dict[str, Any], queue: str) -> None:
+        """Hand on `message`. It goes back to the queue that it was taken from, wherever it says that it belongs.
 
-        One that named another would be lost there; and all would be, if that was a key of Celery's own.
+        One that named another would be lost there; and all would be, if that was a key of Celery's own. Its delivery
+        tag is one that nobody else has chosen: two messages of one tag would take each other's place in work.
+        Tests: a_message_goes_back_to_where_it_was_whatever_it_says, messages_of_one_tag_are_in_work_side_by_side.
         """
+        message["properties"]["delivery_tag"] = str(uuid.uuid4())
         message["properties"]["delivery_info"].update(exchange="", routing_key=queue)
         super()._deliver(message, queue)  # type: ignore[misc]
 
 
-class Transport(_Delivering, kombu_redis.Transport):
+class Transport(_Transport, kombu_redis.Transport):
     """Redis."""
 
     Channel = Channel
 
 
-class SentinelTransport(_Delivering, kombu_redis.SentinelTransport):
+class SentinelTransport(_Transport, kombu_redis.SentinelTransport):
     """Redis behind Sentinel."""
 
     Channel = SentinelChannel
+
+
+class CheckedConnection(kombu.Connection):
+    """A connection whose transport is one of ours where kombu has one of that name.
+
+    A transport that is named by Celery's ``broker_transport`` would be lost when kombu goes on to the next of several
+    hosts, which it takes from their URLs. Test: the_next_sentinel_is_asked_through_the_same_transport.
+    """
+
+    def get_transport_cls(self) -> Any:
+        """The transport's class."""
+        ours = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+        return ours.get(self.transport_cls) or super().get_transport_cls()
+
+
+class CheckedAmqp(AMQP):
+    """What Celery's app makes its connections with."""
+
+    Connection = CheckedConnection

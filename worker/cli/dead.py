@@ -15,11 +15,7 @@ from worker.settings import deployed
 
 
 def _ledger() -> Ledger:
-    """The configured one; imported here, as the other commands are to start without Celery."""
-    from worker.jobs.attempt import ledger
-
-    deployed()
-    return ledger()
+    return Ledger.of(deployed())
 
 
 @click.group()
@@ -68,16 +64,19 @@ def show(job_id: str, as_json: bool) -> None:
 @click.option("--all", "all_", is_flag=True, help="All of them.")
 def requeue(job_ids: Tuple[str, ...], all_: bool) -> None:
     """Put dead letters back on their queues, with all their attempts before them."""
-    from worker.app import send
-    from worker.notify.announce import outbox
+    from worker.broker.send import send
+    from worker.client.app import client_app
+    from worker.notify.pending import Pending
 
+    configured = deployed()
+    app = client_app(configured.broker_url, configured.results_url, configured.key_prefix)
     chosen = _chosen(job_ids, all_)
     for job_id in chosen:
         message = _ledger().requeue(job_id)
         if message is None:
             raise InvalidRequest(f"Job {job_id} is no dead letter; see: python -m worker dead list")
-        outbox().reopen(job_id)
-        send(job_id, message)
+        Pending.of(configured).reopen(job_id)
+        send(app, configured.broker_url, job_id, message)
     click.echo(f"{len(chosen)} put back")
 
 

@@ -7,13 +7,12 @@ import time
 
 import click
 
-from worker.broker.refused import Refused, refused_messages
+from worker.broker.refused import Refused
 from worker.settings import deployed
 
 
 def _configured() -> Refused:
-    deployed()
-    return refused_messages()
+    return Refused.of(deployed())
 
 
 @click.group()

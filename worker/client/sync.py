@@ -15,21 +15,21 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from datetime import datetime
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import celery
 import celery.exceptions
 import redis
 
+from worker.broker.send import send
 from worker.client.app import UNREADABLE, broker_errors, client_app, untrusted
 from worker.client.find import EXTENSIONS, find_images
 from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, not_ended, result_of
 from worker.client.waiting import Waiting, next_of
-from worker.contract import TASK, Result
+from worker.contract import Result
 from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
-from worker.jobs.ledger import Ledger, ResultKey
-from worker.notify.pending import Outbox
+from worker.jobs.ledger import Ledger
+from worker.notify.pending import Pending
 from worker.servers import DEFAULT_PREFIX, connect, masked
 from worker.servers import queue as declared_queue
 from worker.storage.redis import RedisStore
@@ -70,7 +70,7 @@ class PoseClient:
         self._store = RedisStore(self._results_url)
         results = connect(self._results_url, timeout_s=5)
         self._ledger = Ledger(results, key_prefix)
-        self._outbox = Outbox(results, key_prefix)
+        self._pending = Pending(results, key_prefix)
 
     def __repr__(self) -> str:
         return f"PoseClient({masked(self._url)!r}, queue={self._queue.name!r})"
@@ -196,15 +196,10 @@ class PoseClient:
         Raises:
             BrokerUnavailable: the result backend does not answer.
         """
-        backend = self.app.backend
-        why = backend.prepare_exception(celery.exceptions.TaskRevokedError("cancelled"))
-        meta = {**backend._get_result_meta(why, celery.states.REVOKED, None, None), "task_id": job_id}
-        key = backend.get_key_for_task(job_id)
-        key = key.decode() if isinstance(key, bytes) else key
         with broker_errors(self._url):
-            if not self._ledger.finish(job_id, "revoked", ResultKey(key, backend.encode(meta), _CANCELLED_S)):
+            if not self._ledger.finish(job_id, "revoked", self.app.backend.revoked(job_id, _CANCELLED_S)):
                 return False
-            self._outbox.ring(job_id)
+            self._pending.ring(job_id)
             self.app.control.revoke(job_id)  # for jobs of other clients, which have no record yet
         return True
 
@@ -238,16 +233,7 @@ class PoseClient:
             return
         try:
             with broker_errors(self._url):
-                self.app.send_task(
-                    TASK,
-                    kwargs=message.kwargs,
-                    task_id=job_id,
-                    queue=declared_queue(message.queue, self._url),
-                    priority=message.priority,
-                    expires=message.expires and datetime.fromisoformat(message.expires),
-                    headers=message.headers,
-                    retry=False,
-                )
+                send(self.app, self._url, job_id, message)
         except BrokerUnavailable:
             with contextlib.suppress(redis.RedisError):
                 self._ledger.withdraw(job_id)
@@ -255,7 +241,7 @@ class PoseClient:
         if "webhook" in message.kwargs or "callback" in message.kwargs:
             # Workers do that, too. Here it is for a job that no worker takes before its deadline.
             with contextlib.suppress(redis.RedisError):
-                self._outbox.add(job_id, message.kwargs.get("webhook"), message.kwargs.get("callback"))
+                self._pending.add(job_id, message.kwargs.get("webhook"), message.kwargs.get("callback"))
 
     def ended(self, job_ids: Iterable[str]) -> Iterator[Tuple[str, Outcome]]:
         """Of `job_ids`, those that have ended: pairs of id and a Result or the exception that ended the job.

@@ -1,45 +1,28 @@
-"""One attempt at one job, as the slot that makes it tells the ledger. A Redis that is away is waited for."""
+"""One attempt at one job, as the slot that makes it keeps the ledger. A Redis that is away is waited for."""
 
 from __future__ import annotations
 
 import logging
-import os
 import random
-import secrets
 import time
-from functools import lru_cache
-from typing import Any, Callable, Dict, NamedTuple, NoReturn, TypeVar
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple, TypeVar
 
 import redis
-from celery.exceptions import Ignore
 
+from worker.contract import without_query
 from worker.errors import DeadLetter, ImageNotReady, PoseError
 from worker.jobs.ledger import Ledger, Message, ResultKey
-from worker.servers import DEFAULT_URL, connect, said
-from worker.settings import settings
+from worker.jobs.stopwatch import Lap, Stopwatch
+from worker.servers import said
+from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-#: Seconds within which Redis must answer, and between two tries while it does not.
-_TIMEOUT_S = 5.0
+#: What a state carries, and its name in Celery -> what is stored with it.
+Encode = Callable[[Any, str], ResultKey]
+#: Seconds between two tries while Redis does not answer.
 _AGAIN_S = 0.5
-#: Tells this worker from the one of its name that was killed before it: Redis may give both the same message. Drawn
-#: before the slots fork, so that they have it in common with their parent.
-_INCARNATION = secrets.token_hex(4)
-
-
-@lru_cache(maxsize=1)
-def ledger() -> Ledger:
-    """This process's way to the ledger."""
-    return new_ledger()
-
-
-def new_ledger() -> Ledger:
-    """A way to the ledger with connections of its own."""
-    configured = settings()
-    client = connect(configured.results_url or DEFAULT_URL, _TIMEOUT_S)
-    return Ledger(client, configured.key_prefix, configured.dead_keep_s)
 
 
 def outlast(step: Callable[[], Answer]) -> Answer:
@@ -52,106 +35,160 @@ def outlast(step: Callable[[], Answer]) -> Answer:
             time.sleep(_AGAIN_S)
 
 
+class Superfluous(Exception):
+    """This message of the job is not to be worked on: another attempt is in work, or the job has ended."""
+
+
 class Holding(NamedTuple):
     """What tells this attempt from others: its job, and the worker and message it came in."""
 
     job_id: str
     holder: str
 
-    @classmethod
-    def of(cls, request: Any) -> Holding:
-        """From Celery's request, in the slot as in its parent."""
-        properties = request.properties if isinstance(request.properties, dict) else {}
-        return cls(request.id, f"{request.hostname} {_INCARNATION} {properties.get('delivery_tag', '')}")
+
+class AttemptEnd(NamedTuple):
+    """How an attempt has ended, for whoever counts, logs, traces or calls.
+
+    Attributes:
+        message: what the job came in.
+        kind: one of worker.device.tally.OUTCOMES.
+        error: what went wrong, if something did.
+        result: the result as the sender gets it, if there is one.
+        seconds: from the message's arrival in the slot until its outcome was stored.
+        ended_at: Unix time in seconds.
+        laps: the stages that have run.
+        waited_s: of a first attempt, seconds from submission until it began.
+        pause_s: seconds until the next attempt, if there is to be one.
+    """
+
+    job_id: str
+    message: Message
+    attempt: int
+    kind: str
+    error: Optional[BaseException]
+    result: Mapping[str, Any]
+    seconds: float
+    ended_at: float
+    laps: Tuple[Lap, ...] = ()
+    waited_s: Optional[float] = None
+    pause_s: Optional[float] = None
+
+    @property
+    def image(self) -> str:
+        """The image that the message names, fit to be shown."""
+        return without_query(str(self.message.kwargs.get("image")))
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether a sentence says all there is to say: no traceback is needed."""
+        return self.error is None or isinstance(self.error, PoseError)
+
+    @property
+    def error_name(self) -> str:
+        """The class of the error; empty if there is none."""
+        return type(self.error).__name__ if self.error is not None else ""
 
 
 class Attempt:
-    """An attempt that begins now.
+    """An attempt that begins with the call of :meth:`begin`.
 
     Args:
-        request: Celery's, of the message that the job came in.
-        backend: Celery's result backend, whose form intermediate states take.
-        device: the worker's, for the history.
+        holding: what it is known by.
+        message: what the job came in.
+        where: worker, device and process, for the job's history.
+        encode: how a state is stored in the result backend.
 
-    Raises:
-        DeadLetter: the job has used up its attempts.
-        Ignore: another attempt is in work, or the job has ended; this message is superfluous.
+    Attributes:
+        number: attempts made, this one included.
+        age_s: seconds since the job was submitted.
+        stopwatch: runs since the attempt was made.
     """
 
-    def __init__(self, request: Any, backend: Any, device: str) -> None:
-        self._request, self._backend = request, backend
-        request.ignore_result = False  # an outcome that is not stored would not end the job
-        self._holding = Holding.of(request)
-        where = {"worker": request.hostname, "device": device, "pid": os.getpid()}
-        message, started = message_of(request), self._result("STARTED", where)
-        most = settings().max_attempts
-        begun = outlast(lambda: ledger().begin(*self._holding, message, where, most, started))
-        #: Attempts made, this one included.
-        self.number = begun.attempts
-        #: Seconds since the job was submitted.
-        self.age_s = begun.age_s
-        # For the metrics, the log and the trace, which see the request when the attempt is over.
-        request.attempt, request.age_s = self.number, self.age_s
-        if begun.verdict == "dead":
-            self._die("its process or its worker died each time")
-        if begun.verdict == "other":
-            logger.error("✗ A message that calls itself job %s asks for something else; it is dropped.", request.id)
-            raise Ignore
-        if begun.verdict != "begun":
-            logger.info("Job %s is %s; this message of it is dropped.", request.id, begun.verdict)
-            raise Ignore
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        holding: Holding,
+        message: Message,
+        where: Dict[str, Any],
+        encode: Encode,
+    ) -> None:
+        self._ledger, self._settings, self._holding = ledger, settings, holding
+        self._message, self._where, self._encode = message, where, encode
+        self.number, self.age_s = 1, 0.0
+        self.stopwatch = Stopwatch()
 
-    def fail(self, exc: PoseError) -> NoReturn:
-        """Have the job tried again after a pause, because `exc` may pass; raises Ignore, or DeadLetter."""
-        what = f"{type(exc).__name__}: {exc}"
-        retry = self._result("RETRY", self._backend.prepare_exception(exc))
-        most = settings().max_attempts
+    def begin(self) -> None:
+        """Count the attempt before it is made.
+
+        Raises:
+            DeadLetter: the job has used up its attempts.
+            Superfluous: this message of the job is not to be worked on.
+        """
+        most, started = self._settings.max_attempts, self._encode(self._where, "STARTED")
+        begun = outlast(lambda: self._ledger.begin(*self._holding, self._message, self._where, most, started))
+        self.number, self.age_s = begun.attempts, begun.age_s
+        if begun.verdict == "dead":
+            raise self._dead("its process or its worker died each time")
+        if begun.verdict == "other":
+            job_id = self._holding.job_id
+            logger.error("✗ A message that calls itself job %s asks for something else; it is dropped.", job_id)
+            raise Superfluous
+        if begun.verdict != "begun":
+            logger.info("Job %s is %s; this message of it is dropped.", self._holding.job_id, begun.verdict)
+            raise Superfluous
+
+    def renew(self) -> None:
+        """Tell the ledger that the attempt is still in work; raises redis.RedisError."""
+        self._ledger.renew(*self._holding)
+
+    def put_off(self, exc: PoseError) -> float:
+        """Have the job tried again after a pause, because `exc` may pass; returns the pause in seconds.
+
+        Raises:
+            DeadLetter: the job has used up its attempts.
+        """
+        what, most = f"{type(exc).__name__}: {exc}", self._settings.max_attempts
+        retry = self._encode(exc, "RETRY")
         # A file that is not there yet is waited for as long as POSE_FILE_GRACE_S says, however often that is.
         counts = not isinstance(exc, ImageNotReady)
-        # As long as the job has waited for it already: that doubles each time, too.
-        pause_s = _pause_s(self.number) if counts else _shortened(max(settings().retry_base_s, self.age_s))
-        state = outlast(lambda: ledger().later(*self._holding, what, pause_s, most, retry, counts=counts))
+        longest = self._settings.retry_base_s * 2 ** (self.number - 1)
+        if not counts:  # as long as the job has waited for it already: that doubles each time, too
+            longest = max(self._settings.retry_base_s, self.age_s)
+        # Less up to a half, so that what failed together parts.
+        pause_s = min(self._settings.retry_max_s, longest) * random.uniform(0.5, 1.0)
+        state = outlast(lambda: self._ledger.later(*self._holding, what, pause_s, most, retry, counts=counts))
         if state == "dead":
-            self._die(what)
-        self._request.pause_s = pause_s
-        raise Ignore
+            raise self._dead(what)
+        return pause_s
 
-    def _die(self, what: str) -> NoReturn:
-        times = "once" if self.number == 1 else f"{self.number} times"
-        raise DeadLetter(
-            f"Job {self._request.id} was tried {times} in vain, last: {what.rstrip('.')}; "
-            f"see: python -m worker dead show {self._request.id}"
+    def end(
+        self,
+        kind: str,
+        *,
+        error: Optional[BaseException] = None,
+        result: Optional[Mapping[str, Any]] = None,
+        pause_s: Optional[float] = None,
+    ) -> AttemptEnd:
+        """How it has ended, now; the arguments are as in :class:`AttemptEnd`."""
+        return AttemptEnd(
+            job_id=self._holding.job_id,
+            message=self._message,
+            attempt=self.number,
+            kind=kind,
+            error=error,
+            result=result or {},
+            seconds=self.stopwatch.seconds,
+            ended_at=time.time(),
+            laps=tuple(self.stopwatch.laps),
+            waited_s=self.age_s if self.number == 1 else None,
+            pause_s=pause_s,
         )
 
-    def _result(self, state: str, result: Any) -> ResultKey:
-        meta = self._backend._get_result_meta(result, state, None, self._request)
-        meta["task_id"] = self._request.id
-        key = self._backend.get_key_for_task(self._request.id)
-        return ResultKey(_text(key), self._backend.encode(meta), settings().result_expires_s)
-
-
-def message_of(request: Any) -> Message:
-    """What would have to be sent if the message of Celery's `request` got lost."""
-    delivery: Dict[str, Any] = request.delivery_info or {}
-    return Message(
-        queue=str(delivery.get("routing_key") or settings().consumed[0]),
-        args=list(request.args or ()),
-        kwargs=dict(request.kwargs or {}),
-        priority=int(delivery.get("priority") or 0),
-        expires=str(request.expires) if request.expires else None,
-        headers=dict(request.headers or {}),
-    )
-
-
-def _pause_s(attempts: int) -> float:
-    """Seconds before the next attempt: doubled each time."""
-    return _shortened(settings().retry_base_s * 2 ** (attempts - 1))
-
-
-def _shortened(pause_s: float) -> float:
-    """`pause_s` up to a limit, less up to a half, so that what failed together parts."""
-    return min(settings().retry_max_s, pause_s) * random.uniform(0.5, 1.0)
-
-
-def _text(key: Any) -> str:
-    return key.decode() if isinstance(key, bytes) else str(key)
+    def _dead(self, what: str) -> DeadLetter:
+        times = "once" if self.number == 1 else f"{self.number} times"
+        job_id = self._holding.job_id
+        return DeadLetter(
+            f"Job {job_id} was tried {times} in vain, last: {what.rstrip('.')}; "
+            f"see: python -m worker dead show {job_id}"
+        )

@@ -27,7 +27,8 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 import redis
 
 from worker.errors import InvalidRequest
-from worker.servers import Keys, queue_list
+from worker.servers import DEFAULT_URL, Keys, connect, queue_list
+from worker.settings import Settings
 
 #: Seconds for which the record of a job that has not ended is kept.
 KEEP_S = 7 * 86_400
@@ -37,6 +38,8 @@ LEASE_S = 10.0
 _LOCK_S = 4.0
 #: Seconds after which a job that was taken from its queue must have begun.
 _PATIENCE_S = 5.0
+#: Seconds within which Redis must answer.
+_TIMEOUT_S = 5.0
 #: Most jobs of a kind that the reconciler looks at in one go.
 _MOST = 200
 _LUA = Path(__file__).with_name("lua")
@@ -112,6 +115,12 @@ class Ledger:
 
     def __init__(self, client: redis.Redis, prefix: str, dead_keep_s: int = 30 * 86_400) -> None:
         self._client, self.keys, self._dead_keep_s = client, Keys(prefix), dead_keep_s
+
+    @classmethod
+    def of(cls, settings: Settings) -> Ledger:
+        """That of the deployment of `settings`, with connections of its own."""
+        client = connect(settings.results_url or DEFAULT_URL, _TIMEOUT_S)
+        return cls(client, settings.key_prefix, settings.dead_keep_s)
 
     def close(self) -> None:
         """Close its connections; using it again opens them again."""

@@ -17,7 +17,7 @@ import kombu.exceptions
 import redis
 
 from worker.contract import without_query
-from worker.notify.pending import LOOK_AGAIN_S, Call, Outbox
+from worker.notify.pending import LOOK_AGAIN_S, Call, Pending
 from worker.notify.webhook import call, payload
 from worker.settings import Settings
 
@@ -36,19 +36,19 @@ class Notifier:
     """A thread that makes the calls that are due, and those that make them.
 
     Args:
-        outbox: with a connection of its own, for it is used in other threads.
+        pending: with a connection of its own, for it is used in other threads.
         outcome: Celery's record of a job, as the result backend holds it; empty if there is none.
         send: sends a task: its name, its queue, its argument, its id.
     """
 
     def __init__(
         self,
-        outbox: Outbox,
+        pending: Pending,
         settings: Settings,
         outcome: Callable[[str], Mapping[str, Any]],
         send: Callable[[str, str, Mapping[str, Any], str], None],
     ) -> None:
-        self._outbox, self._settings, self._outcome, self._send = outbox, settings, outcome, send
+        self._pending, self._settings, self._outcome, self._send = pending, settings, outcome, send
         self._busy: Dict[str, int] = {}
         self._rests: Dict[str, float] = {}
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class Notifier:
             try:
                 free = _THREADS - sum(self._busy.values())
                 lease_s = self._settings.url_timeout_s + LOOK_AGAIN_S[0]
-                for entry in self._outbox.claim(free, lease_s) if free else ():
+                for entry in self._pending.claim(free, lease_s) if free else ():
                     # A daemon: a worker that stops waits for no receiver; the entry's lease ends, and another tries.
                     told = (entry, self._enter(entry))
                     threading.Thread(target=self._guarded, args=told, name="webhook", daemon=True).start()
@@ -101,23 +101,23 @@ class Notifier:
     def tell(self, entry: Call) -> None:
         """Make one call, or put it off."""
         if entry.webhook is None and entry.callback is None:
-            self._outbox.done(entry.job_id)  # dealt with before
+            self._pending.done(entry.job_id)  # dealt with before
             return
         try:
             told = payload(entry.job_id, self._outcome(entry.job_id))
         except (ValueError, kombu.exceptions.KombuError):  # not there yet, or not from one of us
             first, most = LOOK_AGAIN_S
-            self._outbox.later(entry.job_id, min(most, first * 2.0 ** min(entry.looks, 10)), counted="looks")
+            self._pending.later(entry.job_id, min(most, first * 2.0 ** min(entry.looks, 10)), counted="looks")
             return
         host = _host(entry)
         if entry.webhook and (self._busy.get(host, 0) > _PER_HOST or self._rests.get(host, 0) > time.monotonic()):
-            self._outbox.later(entry.job_id, self._pause_s(1))
+            self._pending.later(entry.job_id, self._pause_s(1))
             return
         if self._called(entry, told, host):
             if entry.callback:
                 name, queue = entry.callback["task"], entry.callback.get("queue", "celery")
                 self._send(name, queue, told, f"{entry.job_id}.ended")
-            self._outbox.done(entry.job_id)
+            self._pending.done(entry.job_id)
 
     def _called(self, entry: Call, told: Mapping[str, Any], host: str) -> bool:
         """Whether the webhook needs no other try."""
@@ -135,7 +135,7 @@ class Notifier:
                 *(entry.job_id, without_query(entry.webhook), exc, pause_s),
             )
             self._rests[host] = time.monotonic() + self._pause_s(1)
-            self._outbox.later(entry.job_id, pause_s, counted="tries")
+            self._pending.later(entry.job_id, pause_s, counted="tries")
             return False
         self._rests.pop(host, None)
         return True

@@ -10,14 +10,22 @@ Imports neither torch nor cv2: clients use it too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import redis
 
+from worker.contract import parse_job
+from worker.errors import InvalidRequest
+from worker.servers import DEFAULT_URL, connect
+from worker.settings import Settings
+
 #: Seconds for which an entry is kept at most.
 KEEP_S = 7 * 86_400
+#: Seconds within which Redis must answer.
+_TIMEOUT_S = 5.0
 #: Seconds until an entry whose job has not ended is looked at again; doubled each time, up to the second.
 LOOK_AGAIN_S = (30.0, 900.0)
 
@@ -54,7 +62,7 @@ class Call(NamedTuple):
     looks: int = 0
 
 
-class Outbox:
+class Pending:
     """The calls of one deployment. Every method raises redis.RedisError if Redis does not answer.
 
     Args:
@@ -67,6 +75,11 @@ class Outbox:
         self._due, self._entry = f"{prefix}:calls", f"{prefix}:call:"
         self._claim = client.register_script(_CLAIM)
 
+    @classmethod
+    def of(cls, settings: Settings) -> Pending:
+        """That of the deployment of `settings`, with connections of its own."""
+        return cls(connect(settings.results_url or DEFAULT_URL, _TIMEOUT_S), settings.key_prefix)
+
     def add(self, job_id: str, webhook: Optional[str], callback: Optional[Mapping[str, str]]) -> None:
         """Write an entry; one that is there, or was dealt with, stays as it is."""
         told = {"webhook": webhook, "callback": dict(callback) if callback else None}
@@ -78,8 +91,9 @@ class Outbox:
             pipe.execute()
 
     def ring(self, job_id: str) -> None:
-        """The job has ended: its entry is due."""
-        self._client.zadd(self._due, {job_id: time.time()}, xx=True)
+        """The job has ended: its entry is due. Where Redis does not answer, it is looked at by itself, later."""
+        with contextlib.suppress(redis.RedisError):
+            self._client.zadd(self._due, {job_id: time.time()}, xx=True)
 
     def claim(self, most: int, lease_s: float) -> List[Call]:
         """Take entries that are due; they are due again in `lease_s` seconds unless they are dealt with."""
@@ -119,3 +133,19 @@ def _call(job_id: Any, fields: List[Any]) -> Call:
 
 def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def wanted(message: Any, settings: Settings) -> Optional[Tuple[Optional[str], Optional[Dict[str, str]]]]:
+    """The webhook and the callback that a job's `message` (its keyword arguments) asks for; None if neither.
+
+    They count also if the rest of the message is wrong. Without POSE_WEBHOOK_SECRET no webhook is called.
+    """
+    if not isinstance(message, dict) or not (message.get("webhook") or message.get("callback")):
+        return None
+    try:
+        job = parse_job("-", {}, webhook=message.get("webhook"), callback=message.get("callback"))
+    except InvalidRequest:
+        return None  # which is what the job ends with
+    webhook = job.webhook if settings.webhook_secret else None
+    callback = job.callback.model_dump() if job.callback else None
+    return (webhook, callback) if webhook or callback else None

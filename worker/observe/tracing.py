@@ -1,7 +1,7 @@
 """OpenTelemetry traces, where POSE_TRACING asks for them: a span for each attempt at a job, and one for each stage.
 
 The sender's trace context travels in the message's headers (W3C ``traceparent`` and ``tracestate``), as
-``opentelemetry-instrumentation-celery`` sends it too. Where spans go is told by OpenTelemetry's own variables:
+``opentelemetry-instrumentation-celery`` sends it too. Where spans go is found by OpenTelemetry's own variables:
 ``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER`` and so on.
 """
 
@@ -12,24 +12,16 @@ import os
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from worker.errors import SettingsError
 
 if TYPE_CHECKING:
-    from worker.jobs.outcome import Outcome
+    from worker.jobs.attempt import AttemptEnd
     from worker.settings import Settings
 
 #: Milliseconds for which a collector that is away may hold up a slot that ends.
 _FLUSH_MS = 2000
-
-
-class Lap(NamedTuple):
-    """One stage that has run; times are those of time.perf_counter, in seconds."""
-
-    stage: str
-    begun: float
-    ended: float
 
 
 def headers() -> Dict[str, str]:
@@ -71,53 +63,50 @@ class Tracer:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("pose-worker")
 
-    def tell(self, request: Any, outcome: Outcome, laps: List[Lap]) -> None:
-        """Make the spans of an attempt that has just ended.
-
-        Args:
-            request: Celery's.
-            laps: the stages that have run.
-        """
+    def trace(self, end: AttemptEnd) -> None:
+        """Make the spans of an attempt that has just ended; there are none of a message that was superfluous."""
+        if end.kind == "ignored":
+            return
         from opentelemetry import propagate, trace
 
         clock = time.time() - time.perf_counter()
-        carrier = {name: value for name, value in (request.headers or {}).items() if isinstance(value, str)}
+        carrier = {name: value for name, value in end.message.headers.items() if isinstance(value, str)}
         span = self._tracer.start_span(
             "pose.estimate",
             context=propagate.extract(carrier),
             kind=trace.SpanKind.CONSUMER,
-            attributes=_attributes(request, outcome),
-            start_time=_ns(outcome.ended_at - outcome.seconds),
+            attributes=_attributes(end),
+            start_time=_ns(end.ended_at - end.seconds),
         )
         inside = trace.set_span_in_context(span)
-        for lap in laps:
+        for lap in end.laps:
             self._tracer.start_span(lap.stage, context=inside, start_time=_ns(clock + lap.begun)).end(
                 _ns(clock + lap.ended)
             )
-        if outcome.error is not None:
-            span.set_status(trace.StatusCode.ERROR, f"{outcome.error_name}: {outcome.error}")
-        span.end(_ns(outcome.ended_at))
+        if end.error is not None:
+            span.set_status(trace.StatusCode.ERROR, f"{end.error_name}: {end.error}")
+        span.end(_ns(end.ended_at))
 
     def stop(self) -> None:
         """Send what has not been sent."""
         self._provider.force_flush(_FLUSH_MS)
 
 
-def _attributes(request: Any, outcome: Outcome) -> Dict[str, Any]:
-    told: Dict[str, Any] = {
+def _attributes(end: AttemptEnd) -> Dict[str, Any]:
+    found: Dict[str, Any] = {
         "messaging.system": "celery",
         "messaging.operation.type": "process",
-        "messaging.destination.name": str((request.delivery_info or {}).get("routing_key") or ""),
-        "messaging.message.id": outcome.job_id,
-        "pose.image": outcome.image.encode("utf-8", "backslashreplace").decode(),
-        "pose.attempt": outcome.attempt,
-        "pose.outcome": outcome.kind,
+        "messaging.destination.name": end.message.queue,
+        "messaging.message.id": end.job_id,
+        "pose.image": end.image.encode("utf-8", "backslashreplace").decode(),
+        "pose.attempt": end.attempt,
+        "pose.outcome": end.kind,
     }
-    if outcome.result:
-        told["pose.people"] = len(outcome.result["people"])
-    if outcome.error is not None:
-        told["error.type"] = outcome.error_name
-    return told
+    if end.result:
+        found["pose.people"] = len(end.result["people"])
+    if end.error is not None:
+        found["error.type"] = end.error_name
+    return found
 
 
 def _ns(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""A slot's own thread: gives signs of life, and keeps signals that are not the worker's from ending a job."""
+"""A slot's life: signs of it for the parent, the lease of its job for the ledger, and its time limit."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ import os
 import signal
 import threading
 import time
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Iterator, Optional
 
 import redis
 
 from worker.device.board import Board, SlotRow, now
 from worker.device.tally import ATTEMPTS, PEOPLE, SECONDS, WAITS
+from worker.jobs.attempt import AttemptEnd
 from worker.jobs.ledger import LEASE_S
-from worker.jobs.outcome import Outcome
-from worker.observe.tracing import Lap
 
 #: What a whole process group is sent when a host goes down; the worker's parent then drains, and slots work on.
 _SIGNALS = {signal.SIGTERM, signal.SIGHUP}
 _BEAT_S = 1.0
 
 
-class Watch:
-    """One slot's row on the board, and its watch thread. Made in the slot's main thread, before any other thread.
+class TimeUp(BaseException):
+    """The soft time limit is reached.
+
+    No Exception, so that what a decoder is guarded with for errors of its own does not take it for one.
+    """
+
+
+class Life:
+    """One slot's row on the board, and the threads that keep it.
+
+    Made in the slot's main thread, before any other thread.
 
     Args:
         index: the slot's number in its worker.
@@ -35,44 +43,67 @@ class Watch:
         if self._row.busy_since:  # the slot before this one died with a job in work
             self._row.tally.count("lost")
         self._row.tally.starts += 1
-        self._row.pid, self._row.beat, self._row.busy_since = os.getpid(), now(), 0.0
+        self._row.busy_since = self._row.working_since = 0.0
+        self._row.beat = now()
+        self._row.pid = os.getpid()  # last: from here on, the parent looks after this row
         self._parent = os.getppid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._renew: Optional[Callable[[], None]] = None
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        self._limited = False
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.signal(signal.SIGALRM, self._time_is_up)
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         threading.Thread(target=self._renew_lease, name="lease", daemon=True).start()
 
     def begin(self, renew: Optional[Callable[[], None]] = None) -> None:
         """A job is in work from now on; `renew` tells the ledger so, now and then."""
         self._row.busy_since, self._renew = now(), renew
 
-    @property
-    def busy_s(self) -> float:
-        """Seconds for which the job has been in work."""
-        return now() - self._row.busy_since if self._row.busy_since else 0.0
+    @contextlib.contextmanager
+    def at_work(self, limit_s: float) -> Iterator[None]:
+        """The job is worked on within: there its time limits count, and not while its slot waits for Redis.
 
-    def end(self, outcome: Outcome, laps: Sequence[Lap] = ()) -> None:
-        """It is not any more, and is counted by its `outcome` and the stages it came through."""
-        self._row.busy_since, self._renew = 0.0, None
+        The soft one, `limit_s`, is a timer of this process. The hard one is the parent's, which kills a slot that has
+        worked for too long, such as in a call into C that never returns.
+
+        Raises:
+            TimeUp: at any point within, at most once. It may also leave the ``with`` statement itself.
+        """
+        self._row.working_since, self._limited = now(), True
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        try:
+            yield
+        finally:
+            self._limited = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._row.working_since = 0.0
+
+    def end(self, end: AttemptEnd) -> None:
+        """The job is not in work any more, and is counted by its end."""
+        self._row.busy_since, self._row.working_since, self._renew = 0.0, 0.0, None
         tally = self._row.tally
-        tally.count(outcome.kind, outcome.error_name)
-        if outcome.kind == "ignored":
+        tally.count(end.kind, end.error_name)
+        if end.kind == "ignored":
             return
-        tally.seconds.observe(outcome.seconds, SECONDS)
-        if outcome.waited_s is not None:
-            tally.wait.observe(outcome.waited_s, WAITS)
+        tally.seconds.observe(end.seconds, SECONDS)
+        if end.waited_s is not None:
+            tally.wait.observe(end.waited_s, WAITS)
         self._row.done += 1
-        if outcome.error is not None:
+        if end.error is not None:
             self._row.failed += 1
-            self._board.last_error = str(outcome.error)
-        if outcome.kind in ("succeeded", "failed", "dead"):
-            tally.attempts.observe(outcome.attempt, ATTEMPTS)
-        for lap in laps:
+            self._board.last_error = str(end.error)
+        if end.kind in ("succeeded", "failed", "dead"):
+            tally.attempts.observe(end.attempt, ATTEMPTS)
+        for lap in end.laps:
             tally.stage(lap.stage, lap.ended - lap.begun)
-        if outcome.result:
-            tally.people.observe(len(outcome.result["people"]), PEOPLE)
+        if end.result:
+            tally.people.observe(len(end.result["people"]), PEOPLE)
 
-    def _run(self) -> None:
+    def _time_is_up(self, *_: Any) -> None:
+        if self._limited:
+            self._limited = False  # once: what is raised must be able to leave in peace
+            raise TimeUp
+
+    def _beat(self) -> None:
         while True:
             received = signal.sigtimedwait(_SIGNALS, _BEAT_S)
             self._row.beat = now()

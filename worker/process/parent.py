@@ -1,4 +1,4 @@
-"""What a worker's parent holds: its device, its net process, and a thread that watches over both and over the slots."""
+"""What a worker's parent holds: its device, its net process, and a thread that looks after both and after the slots."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import logging
 import os
 import signal
 import threading
-from typing import Callable, List, Optional
+from typing import Callable, Dict, Optional
 
-from worker.device.board import Board, now
+from worker.device.board import Board, SlotRow, now
 from worker.device.net_process import NetProcess
 from worker.device.pin import own_slots, take
 from worker.errors import DeviceLost
 from worker.observe.heart import Heart
 from worker.observe.metrics import Exporter
+from worker.process.ready import Ready
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ _LOOK_S = 0.5
 FROZEN_S = 30.0
 
 
-class Station:
+class Parent:
     """One worker's parent process.
 
     Args:
@@ -47,6 +48,11 @@ class Station:
         self._exporter: Optional[Exporter] = None
         self._stopped = threading.Event()
         self._keeper: Optional[threading.Thread] = None
+        self._drain: Optional[threading.Timer] = None
+        #: How slots say that they are ready.
+        self.ready = Ready()
+        #: Why a slot was killed from here, by its process id, until that has been noted in its job's record.
+        self.killed: Dict[int, str] = {}
         #: Why the worker must end, if it must.
         self.trouble = ""
 
@@ -81,6 +87,13 @@ class Station:
         if self._exporter is not None:
             self._exporter.forget()
 
+    def drain(self, give_back: Callable[[], object]) -> None:
+        """Give the jobs in work POSE_GRACE_S seconds from the first signal to stop; then call `give_back`."""
+        if self._drain is None:
+            self._drain = threading.Timer(self.settings.grace_s, give_back)
+            self._drain.daemon = True
+            self._drain.start()
+
     def leave(self) -> None:
         """From now on slots may be ended."""
         self.board.leave()
@@ -101,7 +114,7 @@ class Station:
             try:
                 if self.host is not None:
                     self.host.keep_running()
-                self._kill_frozen()
+                self._look_after_slots()
             except DeviceLost as exc:
                 self.trouble = str(exc)
             if self.board.broken:
@@ -111,14 +124,18 @@ class Station:
                 on_trouble()
                 return
 
-    def _kill_frozen(self) -> None:
-        for index in range(self.slots):
-            row = self.board.slot(index)
-            if row.pid and now() - row.beat > FROZEN_S:
-                logger.error("✗ Slot %d (process %d) is frozen; it is killed.", index, row.pid)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(row.pid, signal.SIGKILL)
-                row.pid = 0
+    def _look_after_slots(self) -> None:
+        limit_s = self.settings.hard_time_limit_s
+        for row in map(self.board.slot, range(self.slots)):
+            if row.working_since and now() - row.working_since > limit_s:
+                self._kill(row, f"its slot was killed after {limit_s:g} s, the hard time limit")
+            elif now() - row.beat > FROZEN_S:
+                self._kill(row, f"its slot was killed, for it gave no sign of life for {FROZEN_S:g} s")
 
-
-__all__: List[str] = ["FROZEN_S", "Station"]
+    def _kill(self, row: SlotRow, why: str) -> None:
+        pid = row.pid
+        if pid:
+            logger.error("✗ Process %d, a slot, is killed: %s.", pid, why)
+            row.pid, self.killed[pid] = 0, why
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

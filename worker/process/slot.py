@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import logging
-import time
+import os
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -21,21 +20,13 @@ from worker.engine import Maps, read_manifest
 from worker.errors import InvalidRequest
 from worker.images.local import LoadedImage, load_image
 from worker.images.policy import ImagePolicy, check_root
-from worker.observe.tracing import Lap
+from worker.jobs.attempt import Attempt
+from worker.observe.tracing import Tracer
 from worker.pose import Estimate, Estimator, compiled, draw_overlay
 from worker.pose.formats import maps_archive
+from worker.process.life import Life
 from worker.settings import Settings
 from worker.storage.urls import open_store
-
-logger = logging.getLogger(__name__)
-
-
-class Delivery(NamedTuple):
-    """Which message a job came in."""
-
-    job_id: str
-    worker: str
-    attempt: int
 
 
 class _Served(NamedTuple):
@@ -47,22 +38,30 @@ class _Served(NamedTuple):
 
 
 class Slot:
-    """One process's estimator, image gate and overlay store.
+    """One process's estimator, image gate and overlay store, and its signs of life.
 
     Args:
-        settings: what this deployment was told.
         device: the worker's.
+        worker: its name, ``gpu3@host``.
         net_address: where the net process listens; None: the slot holds the net itself.
+        tracer: where spans go, if anywhere.
 
     Raises:
         ModelError: the net's files are missing, corrupt or unsupported.
     """
 
-    def __init__(self, settings: Settings, device: Device, net_address: Optional[bytes] = None) -> None:
-        self._settings = settings
-        #: The device's name, for results and histories.
-        self.device = device.title
-        self._device = device
+    def __init__(
+        self,
+        settings: Settings,
+        device: Device,
+        worker: str,
+        life: Life,
+        net_address: Optional[bytes] = None,
+        tracer: Optional[Tracer] = None,
+    ) -> None:
+        self.settings, self.life, self.tracer = settings, life, tracer
+        #: Worker, device and process, for results and histories.
+        self.where = {"worker": worker, "device": device.title, "pid": os.getpid()}
         cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
         self._address = net_address
         self._nets = Nets(settings, device) if net_address is None else None
@@ -83,13 +82,13 @@ class Slot:
         """Compile the decoder, and run the sizes that are expected once, so that the first job is as fast as any."""
         with open(compiled.__file__, "rb") as turn:  # noqa: PTH123 - a file that every slot of the host can lock
             fcntl.flock(turn, fcntl.LOCK_EX)  # the first one compiles, the others find it done
-            self._serve(self._settings.model).estimator.warm()
+            self._serve(self.settings.model).estimator.warm()
         if self._nets is not None:
-            self._nets.get(self._settings.model)
+            self._nets.get(self.settings.model)
 
     @contextmanager
-    def job(self, job: Job) -> Iterator[None]:
-        """While `job` is in work: others' frames wait for this one's."""
+    def promise(self, job: Job) -> Iterator[None]:
+        """Within, the net process expects an input of `job`'s, and others' wait for it to share a pass."""
         remote = self._serve(self._net_of(job)).remote
         if remote is None:
             yield
@@ -106,7 +105,7 @@ class Slot:
         Args:
             age_s: seconds since the job was submitted.
         """
-        return load_image(path, replace(self._policy, wait_for_missing=age_s < self._settings.file_grace_s))
+        return load_image(path, replace(self._policy, wait_for_missing=age_s < self.settings.file_grace_s))
 
     def estimate(self, picture: LoadedImage, job: Job) -> Estimate:
         """Find the people in `picture`."""
@@ -114,7 +113,7 @@ class Slot:
             [picture.pixels], wire.to_estimate_options(job.options)
         )[0]
 
-    def render(self, picture: LoadedImage, estimate: Estimate, style: Optional[OverlayOptions]) -> Optional[bytes]:
+    def draw(self, picture: LoadedImage, estimate: Estimate, style: Optional[OverlayOptions]) -> Optional[bytes]:
         """The encoded overlay, or None if the job wants none."""
         if style is None:
             return None
@@ -138,21 +137,21 @@ class Slot:
         return self._put(f"maps/{job_id}.npz", data, "application/zip")
 
     def _put(self, key: str, data: bytes, media_type: str) -> Overlay:
-        stored = self._store.put(key, data, media_type=media_type, ttl_s=self._settings.result_expires_s)
+        stored = self._store.put(key, data, media_type=media_type, ttl_s=self.settings.result_expires_s)
         return Overlay.model_validate(stored, from_attributes=True)
 
     def result(
         self,
-        delivery: Delivery,
+        job_id: str,
+        attempt: Attempt,
         job: Job,
         picture: LoadedImage,
         estimate: Estimate,
         stored: Tuple[Optional[Overlay], Optional[Overlay]],
-        timings_ms: Dict[str, float],
     ) -> Result:
         """Everything the sender gets; `stored` is the overlay and the maps."""
         return Result(
-            job_id=delivery.job_id,
+            job_id=job_id,
             image=Image(
                 path=picture.path.encode("utf-8", "backslashreplace").decode(),
                 width=picture.width,
@@ -165,29 +164,29 @@ class Slot:
             overlay=stored[0],
             maps=stored[1],
             warnings=[*picture.warnings, *estimate.warnings],
-            timings_ms=timings_ms,
-            worker=delivery.worker,
-            device=self.device,
-            attempt=delivery.attempt,
+            timings_ms=attempt.stopwatch.total(),
+            worker=str(self.where["worker"]),
+            device=str(self.where["device"]),
+            attempt=attempt.number,
         )
 
     def _net_of(self, job: Job) -> str:
-        wanted = job.options.model or self._settings.model
-        if wanted not in self._settings.served:
+        wanted = job.options.model or self.settings.model
+        if wanted not in self.settings.served:
             raise InvalidRequest(
                 f"The job for {without_query(job.image)!r} asks for the net {wanted!r}, but this worker serves "
-                f"{', '.join(map(repr, self._settings.served))}; name one of them, or another queue."
+                f"{', '.join(map(repr, self.settings.served))}; name one of them, or another queue."
             )
         return wanted
 
     def _serve(self, name: str) -> _Served:
         if name not in self._served:
-            manifest = read_manifest(self._settings.models_dir / name)
+            manifest = read_manifest(self.settings.models_dir / name)
             remote, nets = None, self._nets
             if self._address is not None:
                 # Beyond the time after which the net process counts as hanging: then it is that which is told.
-                timeout_s = self._settings.net_timeout_s + 5
-                number = self._settings.served.index(name)
+                timeout_s = self.settings.net_timeout_s + 5
+                number = self.settings.served.index(name)
                 remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s)
 
             def run(frames: np.ndarray) -> Maps:
@@ -206,58 +205,3 @@ class Slot:
                 remote,
             )
         return self._served[name]
-
-
-class Stopwatch:
-    """Milliseconds by stage, in the order in which the stages ran."""
-
-    def __init__(self) -> None:
-        global _stopwatch
-        _stopwatch = self
-        self.timings_ms: Dict[str, float] = {}
-        self.laps: List[Lap] = []
-        self._start = self._last = time.perf_counter()
-
-    def lap(self, stage: str, *, parts: Optional[Dict[str, float]] = None) -> None:
-        """End `stage`; `parts` stands for it where the stage has timed itself in more detail."""
-        now = time.perf_counter()
-        spent = parts or {stage: (now - self._last) * 1000}
-        self.timings_ms.update({name: round(ms, 3) for name, ms in spent.items()})
-        begun = self._last
-        for name, ms in spent.items():
-            self.laps.append(Lap(name, begun, begun + ms / 1000))
-            begun += ms / 1000
-        self._last = now
-
-    def stop(self) -> Dict[str, float]:
-        """All stages and their total."""
-        self.timings_ms["total"] = round((time.perf_counter() - self._start) * 1000, 3)
-        return self.timings_ms
-
-
-_slots: List[Slot] = []
-#: Of the job in work, or of the last one.
-_stopwatch: Optional[Stopwatch] = None
-
-
-def start(settings: Settings, device: Device, net_address: Optional[bytes]) -> Slot:
-    """Make and warm this process's slot."""
-    slot = Slot(settings, device, net_address)
-    slot.warm()
-    _slots[:] = [slot]
-    return slot
-
-
-def current() -> Slot:
-    """This process's slot."""
-    return _slots[0]
-
-
-def take_laps() -> List[Lap]:
-    """The stages that the job which has just ended came through, once."""
-    global _stopwatch
-    laps, _stopwatch = (_stopwatch.laps if _stopwatch is not None else []), None
-    return laps
-
-
-__all__: List[Any] = ["Delivery", "Slot", "Stopwatch", "current", "start", "take_laps"]

@@ -8,10 +8,10 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 from kombu import Connection
-from kombu.utils.json import loads
 
 from tests.support.hostile_messages import arguments, message
 from worker.broker import gate
+from worker.broker.envelope import NO_MESSAGE, job_id_in, opened
 from worker.contract import TASK
 from worker.errors import InvalidRequest
 
@@ -34,10 +34,7 @@ def looked_at(channel: Any, raw: bytes) -> Any:
     Raises:
         InvalidRequest: it was refused.
     """
-    fault = gate.raw_fault(raw, MOST)
-    if fault is not None:
-        raise InvalidRequest(fault.why)
-    made = channel.message_to_python(loads(raw))
+    made = channel.message_to_python(opened(raw, MOST))
     gate.check(made, MOST)
     return made
 
@@ -266,9 +263,9 @@ def test_what_the_worker_decides_itself_is_taken_out(channel: Any, name: str) ->
     ],
 )
 def test_who_waits_for_a_refused_message_is_found_by_its_id(headers: Any, job_id: Optional[str]) -> None:
-    fault = gate.raw_fault(json.dumps({"headers": headers, "properties": 7}).encode(), MOST)
-    assert fault is not None
-    assert fault.job_id == job_id
+    refused = opened(json.dumps({"headers": headers, "properties": 7}).encode(), MOST)
+    assert refused["content-type"] == NO_MESSAGE
+    assert job_id_in(refused["headers"]) == job_id
 
 
 def test_a_deep_value_is_measured_without_recursion() -> None:

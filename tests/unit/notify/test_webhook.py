@@ -18,9 +18,9 @@ from tests.support.web import Site, answer, site
 from worker.contract import parse_job, without_query
 from worker.errors import InvalidRequest
 from worker.notify import notifier
-from worker.notify import pending as outbox_module
+from worker.notify import pending as pending_module
 from worker.notify.notifier import Notifier
-from worker.notify.pending import Outbox
+from worker.notify.pending import Pending
 from worker.notify.webhook import check_wanted, payload, signature, verify
 from worker.settings import read_settings
 
@@ -45,22 +45,22 @@ def receiver() -> Iterator[Site]:
 
 
 @pytest.fixture
-def outbox(redis_client: redis.Redis) -> Outbox:
-    return Outbox(redis_client, f"test-{uuid.uuid4().hex[:8]}")
+def pending(redis_client: redis.Redis) -> Pending:
+    return Pending(redis_client, f"test-{uuid.uuid4().hex[:8]}")
 
 
 Start = Callable[..., List[Tuple[str, str, Mapping[str, Any], str]]]
 
 
 @pytest.fixture
-def start(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def start(pending: Pending, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Run a notifier of which every job has ended well; gives the tasks that it sends."""
     monkeypatch.setattr(notifier, "_LOOK_S", 0.02)
     running: List[Notifier] = []
 
     def begin(outcome: Callable[[str], Mapping[str, Any]] = lambda _: DONE) -> Any:
         sent: List[Any] = []
-        running.append(Notifier(outbox, SETTINGS, outcome, lambda *task: sent.append(task)))
+        running.append(Notifier(pending, SETTINGS, outcome, lambda *task: sent.append(task)))
         running[-1].start()
         return sent
 
@@ -69,10 +69,10 @@ def start(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         one.stop()
 
 
-def test_a_call_is_signed_and_its_receiver_can_tell(receiver: Site, outbox: Outbox, start: Start) -> None:
+def test_a_call_is_signed_and_its_receiver_can_tell(receiver: Site, pending: Pending, start: Start) -> None:
     receiver.routes["/done"] = answer(204)
-    outbox.add("job-1", f"{receiver.url}/done?key=1", None)
-    outbox.ring("job-1")
+    pending.add("job-1", f"{receiver.url}/done?key=1", None)
+    pending.ring("job-1")
     start()
     (call,) = wait_until(lambda: [one for one in receiver.seen if one.path == "/done?key=1"])
     told = verify(SECRET, call.headers, call.body)
@@ -95,32 +95,32 @@ def test_the_signature_is_hmac_sha256_of_timestamp_and_body() -> None:
     assert signature("key", "1700000000", b"{}") == done.stdout.split()[0].decode()
 
 
-def test_a_receiver_that_fails_is_tried_again_until_it_does_not(receiver: Site, outbox: Outbox, start: Start) -> None:
+def test_a_receiver_that_fails_is_tried_again_until_it_does_not(receiver: Site, pending: Pending, start: Start) -> None:
     answers = iter([answer(500), answer(302, Location="http://localhost:1/"), answer(200)])
     receiver.routes["/flaky"] = lambda handler: next(answers)(handler)
-    outbox.add("job-2", f"{receiver.url}/flaky", None)
-    outbox.ring("job-2")
+    pending.add("job-2", f"{receiver.url}/flaky", None)
+    pending.ring("job-2")
     start()
     wait_until(lambda: len([one for one in receiver.seen if one.path == "/flaky"]) == 3)
-    wait_until(lambda: outbox.claim(10, 0) == [])
-    outbox.add("job-2", f"{receiver.url}/flaky", None)  # its message came once more
-    outbox.ring("job-2")
+    wait_until(lambda: pending.claim(10, 0) == [])
+    pending.add("job-2", f"{receiver.url}/flaky", None)  # its message came once more
+    pending.ring("job-2")
     time.sleep(0.2)
     assert len([one for one in receiver.seen if one.path == "/flaky"]) == 3
 
 
-def test_a_slow_receiver_does_not_hold_up_the_others(receiver: Site, outbox: Outbox, start: Start) -> None:
+def test_a_slow_receiver_does_not_hold_up_the_others(receiver: Site, pending: Pending, start: Start) -> None:
     receiver.routes["/slow"] = lambda _: time.sleep(1.5)
     receiver.routes["/quick"] = answer(200)
     with site() as other:
         other.routes["/quick"] = answer(200)
         for number in range(12):
-            outbox.add(f"slow-{number}", f"{receiver.url}/slow", None)
-            outbox.ring(f"slow-{number}")
+            pending.add(f"slow-{number}", f"{receiver.url}/slow", None)
+            pending.ring(f"slow-{number}")
         start()
         wait_until(lambda: any(one.path == "/slow" for one in receiver.seen))
-        outbox.add("quick", f"{other.url}/quick", None)
-        outbox.ring("quick")
+        pending.add("quick", f"{other.url}/quick", None)
+        pending.ring("quick")
         wait_until(lambda: other.seen)
         assert len([one for one in receiver.seen if one.path == "/slow"]) < 12  # not behind all of them
         calling = [thread for thread in threading.enumerate() if thread.name == "webhook"]
@@ -129,22 +129,22 @@ def test_a_slow_receiver_does_not_hold_up_the_others(receiver: Site, outbox: Out
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/no", "http://u:p@localhost:{port}/no"])
-def test_what_must_not_be_called_is_given_up(receiver: Site, outbox: Outbox, start: Start, url: str) -> None:
+def test_what_must_not_be_called_is_given_up(receiver: Site, pending: Pending, start: Start, url: str) -> None:
     receiver.routes["/no"] = answer(200)
-    outbox.add("job-3", url.format(port=receiver.url.rsplit(":", 1)[1]), None)
-    outbox.ring("job-3")
+    pending.add("job-3", url.format(port=receiver.url.rsplit(":", 1)[1]), None)
+    pending.ring("job-3")
     start()
-    entry = f"{outbox._entry}job-3"
-    wait_until(lambda: outbox._client.hget(entry, "done"))
+    entry = f"{pending._entry}job-3"
+    wait_until(lambda: pending._client.hget(entry, "done"))
     assert not [one for one in receiver.seen if one.path == "/no"]
 
 
 def test_an_entry_that_makes_no_sense_does_not_hold_up_the_others(
-    receiver: Site, outbox: Outbox, start: Start, redis_client: redis.Redis
+    receiver: Site, pending: Pending, start: Start, redis_client: redis.Redis
 ) -> None:
-    due, entry = outbox._due, outbox._entry
+    due, entry = pending._due, pending._entry
     receiver.routes["/z"] = answer(200)
-    outbox.add("z", f"{receiver.url}/z", None)
+    pending.add("z", f"{receiver.url}/z", None)
     redis_client.set(f"{entry}a", "no hash", ex=60)
     for name, fields in {"b": {"told": "{"}, "c": {"told": "[]"}, "d": {"told": "{}", "tries": "x"}}.items():
         redis_client.hset(f"{entry}{name}", mapping=fields)
@@ -156,56 +156,56 @@ def test_an_entry_that_makes_no_sense_does_not_hold_up_the_others(
     assert redis_client.hget(f"{entry}z", "done") == b"1"
 
 
-def test_a_receiver_that_is_gone_is_not_called_again(receiver: Site, outbox: Outbox, start: Start) -> None:
+def test_a_receiver_that_is_gone_is_not_called_again(receiver: Site, pending: Pending, start: Start) -> None:
     receiver.routes["/gone"] = answer(410)
-    outbox.add("job-4", f"{receiver.url}/gone", None)
-    outbox.ring("job-4")
+    pending.add("job-4", f"{receiver.url}/gone", None)
+    pending.ring("job-4")
     start()
-    wait_until(lambda: outbox._client.hget(f"{outbox._entry}job-4", "done"))
+    wait_until(lambda: pending._client.hget(f"{pending._entry}job-4", "done"))
     assert len([one for one in receiver.seen if one.path == "/gone"]) == 1
 
 
-def test_a_task_is_sent_instead_or_as_well(outbox: Outbox, start: Start) -> None:
-    outbox.add("job-5", None, {"task": "shop.posed", "queue": "shop"})
-    outbox.ring("job-5")
+def test_a_task_is_sent_instead_or_as_well(pending: Pending, start: Start) -> None:
+    pending.add("job-5", None, {"task": "shop.posed", "queue": "shop"})
+    pending.ring("job-5")
     sent = start()
     wait_until(lambda: sent)
     told = {"job_id": "job-5", "state": "SUCCESS", "result": {"people": []}}
     assert sent == [("shop.posed", "shop", told, "job-5.ended")]
 
 
-def test_a_job_that_is_done_once_more_is_told_of_once_more(outbox: Outbox, start: Start) -> None:
-    outbox.add("job-9", None, {"task": "shop.posed"})
-    outbox.ring("job-9")
+def test_a_job_that_is_done_once_more_is_told_of_once_more(pending: Pending, start: Start) -> None:
+    pending.add("job-9", None, {"task": "shop.posed"})
+    pending.ring("job-9")
     sent = start()
-    wait_until(lambda: outbox._client.hget(f"{outbox._entry}job-9", "done"))
-    outbox.reopen("job-9")
-    outbox.add("job-9", None, {"task": "shop.posed"})
-    outbox.ring("job-9")
+    wait_until(lambda: pending._client.hget(f"{pending._entry}job-9", "done"))
+    pending.reopen("job-9")
+    pending.add("job-9", None, {"task": "shop.posed"})
+    pending.ring("job-9")
     wait_until(lambda: len(sent) == 2)
 
 
 def test_an_end_that_nobody_rang_for_is_found_and_one_that_did_not_come_is_waited_for(
-    outbox: Outbox, start: Start, monkeypatch: pytest.MonkeyPatch
+    pending: Pending, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "LOOK_AGAIN_S", (0.1, 0.2))
+    monkeypatch.setattr(pending_module, "LOOK_AGAIN_S", (0.1, 0.2))
     monkeypatch.setattr("worker.notify.notifier.LOOK_AGAIN_S", (0.1, 0.2))
     outcomes: List[Any] = [{}, {"status": "STARTED", "result": {}}, DONE]
-    outbox.add("job-6", None, {"task": "shop.posed"})
+    pending.add("job-6", None, {"task": "shop.posed"})
     sent = start(lambda _: outcomes.pop(0))
     wait_until(lambda: sent)
     assert outcomes == []
 
 
-def test_every_key_expires(outbox: Outbox) -> None:
-    outbox.add("job-7", "https://example.org", None)
-    outbox.ring("job-7")
-    outbox.claim(1, 1)
-    outbox.done("job-7")
-    outbox.add("job-8", "https://example.org", None)
-    keys = list(outbox._client.scan_iter(f"{outbox._due.rpartition(':')[0]}:*"))
+def test_every_key_expires(pending: Pending) -> None:
+    pending.add("job-7", "https://example.org", None)
+    pending.ring("job-7")
+    pending.claim(1, 1)
+    pending.done("job-7")
+    pending.add("job-8", "https://example.org", None)
+    keys = list(pending._client.scan_iter(f"{pending._due.rpartition(':')[0]}:*"))
     assert len(keys) == 3
-    assert all(outbox._client.ttl(key) > 0 for key in keys)
+    assert all(pending._client.ttl(key) > 0 for key in keys)
 
 
 @pytest.mark.parametrize(

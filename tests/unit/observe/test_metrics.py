@@ -6,22 +6,20 @@ import os
 import socket
 import urllib.request
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Dict, Iterator, Tuple
 
 import pytest
-from celery.exceptions import Ignore
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import wait_until
+from tests.support.ends import ended
 from worker.device import board as boards
 from worker.device.board import Board, now
 from worker.device.pin import Device
 from worker.errors import DeviceLost, ImageNotFound, SettingsError
-from worker.jobs.outcome import Outcome
+from worker.jobs.stopwatch import Lap
 from worker.observe.metrics import Exporter, number
-from worker.observe.tracing import Lap
-from worker.process.life import Watch
+from worker.process.life import Life
 from worker.settings import Settings, read_settings
 
 Key = Tuple[str, Tuple[Tuple[str, str], ...]]
@@ -67,40 +65,26 @@ def exporter(board: Board) -> Iterator[Exporter]:
     exporter.stop()
 
 
-def ended(state: str, retval: Any, seconds: float = 0.03, **more: Any) -> Outcome:
-    request = SimpleNamespace(id="1", kwargs={"image": "/a.jpg"}, retries=0, **more)
-    return Outcome.of(request, state, retval, seconds)
-
-
-def retried() -> Ignore:
-    """As the task leaves it: Ignore raised while a transient error is handled."""
-    try:
-        try:
-            raise DeviceLost("gone")
-        except DeviceLost:
-            raise Ignore  # noqa: B904 - the context is what is asked for
-    except Ignore as exc:
-        return exc
-
-
 def test_jobs_are_counted_by_what_they_ended_in(
     board: Board, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("threading.Thread.start", lambda self: None)
     monkeypatch.setattr("signal.pthread_sigmask", lambda *_: None)
-    watch = Watch(board, 1)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    life = Life(board, 1)
     timings = {"decode": 4.0, "net": 90.0, "total": 99.0}
-    laps = [Lap("decode", 1.0, 1.004), Lap("net", 1.004, 1.094), Lap("rest", 2, 3)]
+    laps = (Lap("decode", 1.0, 1.004), Lap("net", 1.004, 1.094), Lap("rest", 2, 3))
     for people in ([], [1], [1, 2, 3]):
-        watch.begin()
-        watch.end(ended("SUCCESS", {"timings_ms": timings, "people": people}, attempt=1, age_s=7.0), laps)
-    watch.end(ended("FAILURE", ImageNotFound("There is nothing at /a.jpg.")))
-    watch.end(ended("FAILURE", ZeroDivisionError()))
-    watch.end(ended("IGNORED", retried()))
-    watch.end(ended("IGNORED", Ignore()))
+        life.begin()
+        result = {"timings_ms": timings, "people": people}
+        life.end(ended("succeeded", result=result, waited_s=7.0, laps=laps))
+    life.end(ended("failed", error=ImageNotFound("There is nothing at /a.jpg.")))
+    life.end(ended("failed", error=ZeroDivisionError()))
+    life.end(ended("retried", error=DeviceLost("gone")))
+    life.end(ended("ignored"))
     board.revoke()
-    watch.begin()
-    Watch(board, 1)  # the slot died in the middle of a job, and this is the next one
+    life.begin()
+    Life(board, 1)  # the slot died in the middle of a job, and this is the next one
     monkeypatch.undo()
     samples = scrape(exporter.port)
     outcomes = {"succeeded": 3, "failed": 2, "retried": 1, "ignored": 1, "dead": 0, "lost": 1, "revoked": 1}
