@@ -11,10 +11,9 @@ from worker.app import app
 from worker.broker.request import holding, message_of
 from worker.contract import TASK, parse_message, without_query
 from worker.errors import DeadLetter, DeviceOutOfMemory, JobTimedOut, PoseError, TransientError
-from worker.jobs.attempt import Attempt, AttemptEnd, Superfluous, outlast
+from worker.jobs.attempt import Attempt, Superfluous, outlast
 from worker.notify.pending import wanted
 from worker.notify.webhook import check_wanted
-from worker.observe.job_log import log_end
 from worker.process.life import TimeUp
 
 
@@ -67,31 +66,24 @@ class PoseTask(Task):
                 attempt.stopwatch.lap("store")
                 return dict(slot.result(job_id, attempt, job, picture, found, stored).to_message())
         except Superfluous:
-            self._announce(attempt.end("ignored"))
+            slot.announce(attempt.end("ignored"))
         except (TransientError, TimeUp, MemoryError) as exc:
             error = _as_transient(exc, message, settings.soft_time_limit_s)
-            self._announce(attempt.end("retried", error=error, pause_s=attempt.put_off(error)))
+            slot.announce(attempt.end("retried", error=error, pause_s=attempt.put_off(error)))
         raise Ignore
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Celery has stored the outcome: whoever hears of it can read the result."""
-        if self._attempt is None:
+        attempt, slot = self._attempt, self.app.slot
+        if attempt is None:
             return
         if isinstance(retval, BaseException):
             kind = "dead" if isinstance(retval, DeadLetter) else "failed"
-            self._announce(self._attempt.end(kind, error=retval))
+            slot.announce(attempt.end(kind, error=retval))
         else:
-            self._announce(self._attempt.end("succeeded", result=retval))
-        if wanted(kwargs, self.app.slot.settings):
+            slot.announce(attempt.end("succeeded", result=retval))
+        if wanted(kwargs, slot.settings):
             self.app.pending.ring(task_id)
-
-    def _announce(self, end: AttemptEnd) -> None:
-        """Tell everybody who counts, logs or traces how the attempt has ended."""
-        slot = self.app.slot
-        slot.life.end(end)
-        log_end(end)
-        if slot.tracer is not None:
-            slot.tracer.trace(end)
 
     def _encoded(self, carried: Any, state: str) -> Any:
         return self.backend.encoded(self.request.id, carried, state, request=self.request)

@@ -42,27 +42,7 @@ COMMON = ("settings", "errors", "contract", "logs", "servers", "files", "childre
 TOP = {f"{name}.py" for name in ("__init__", "__main__", "app", "task", "people", *COMMON)}
 
 #: What does not hold yet, as pairs of a file and what it imports, or has. The list gets shorter, never longer.
-NOT_YET: Set[Tuple[str, str]] = {
-    ("worker/broker/transport.py", "worker.app"),
-    ("worker/cli/dead.py", "worker.app"),
-    ("worker/logs.py", "worker.jobs.outcome"),
-    # Circles.
-    ("worker/client/job.py", "worker.client.sync"),
-    # Private parts.
-    ("worker/app.py", "billiard"),
-    ("worker/app.py", "billiard.pool"),
-    ("worker/app.py", "celery.concurrency.prefork"),
-    ("worker/app.py", "celery.worker"),
-    ("worker/app.py", "_config"),
-    ("worker/process/limits.py", "billiard.pool"),
-    ("worker/process/limits.py", "billiard.exceptions"),
-    ("worker/jobs/attempt.py", "_get_result_meta"),
-    ("worker/client/sync.py", "_get_result_meta"),
-    *(
-        ("worker/process/limits.py", name)
-        for name in ("_on_soft_timeout", "_on_hard_timeout", "_tref_for_id", "_cache", "_worker_pid")
-    ),
-}
+NOT_YET: Set[Tuple[str, str]] = set()
 
 FILES = sorted(
     path.relative_to(ROOT)

@@ -1,6 +1,6 @@
 """What the worker's parent must know of Celery's prefork pool and of Celery's own state.
 
-Tests: tests/integration/test_start.py and test_fleet.py, each by its name in the function it fails for.
+Each function names the test in tests/unit/broker/test_pool.py that fails if the library changes below it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_prefork(worker: Any) -> bool:
 def dead_slot(worker: Any) -> Optional[int]:
     """The exit status of a slot that has died; None if all live.
 
-    Test: a_slot_that_dies_at_its_start_ends_the_worker.
+    Tests: a_slot_that_has_died_is_seen, a_slot_that_dies_at_its_start_ends_the_worker.
     """
     return next((child.exitcode for child in worker.pool._pool._pool if not child.is_alive()), None)
 
@@ -41,7 +41,7 @@ def use_private_folder() -> None:
     """Have the pool map its unlinked files in the system's folder for temporary files.
 
     It makes a folder of its own otherwise, which a SIGKILL leaves behind.
-    Test: nothing_is_left_behind_in_the_folder_for_temporary_files.
+    Test: nothing_is_left_in_the_folder_for_temporary_files.
     """
     multiprocessing.current_process()._config["tempdir"] = tempfile.gettempdir()  # type: ignore[attr-defined]
 
@@ -50,7 +50,7 @@ def leave_soon() -> None:
     """In a slot: wait 2 s, not 30, for the parent to read how the last job ended.
 
     Of a job that a slot had just been given when the worker was told to stop, Celery's parent never reads that; the
-    result is in Redis. Test: a_drain_does_not_wait_for_results_that_nobody_reads.
+    result is in Redis. Test: a_slot_that_ends_reads_how_long_to_wait_where_it_is_set.
     """
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _LAST_WORDS_TRIES
 

@@ -12,7 +12,6 @@ from typing import Optional, Tuple, Type
 
 import cv2
 import numpy as np
-from celery.exceptions import SoftTimeLimitExceeded
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from worker.contract import without_query
@@ -40,8 +39,6 @@ _BAND = 1 << 20
 _BACKGROUND = (255, 255, 255)
 #: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
-#: Errors that no decoder makes: ours, and the end of the job's time.
-_NOT_A_DECODERS = (PoseError, SoftTimeLimitExceeded)
 #: What opening a file fails with where it must not be opened.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
@@ -83,7 +80,7 @@ def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
     shown = printable(path)
     try:
         return replace(_decode(data, shown, policy), path=path)
-    except _NOT_A_DECODERS:
+    except PoseError:
         raise
     except MemoryError as exc:
         raise ImageTooLarge(f"{shown} did not fit into memory; send a smaller image.") from exc
@@ -201,8 +198,6 @@ def _orientation(picture: Image.Image) -> Optional[int]:
     """As EXIF has it, 1 being upright; None if that cannot be read."""
     try:
         return int(picture.getexif().get(0x0112, 1))
-    except _NOT_A_DECODERS:
-        raise
     except Exception:  # the EXIF data may be broken, and the image whole
         return None
 

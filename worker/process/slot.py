@@ -20,7 +20,8 @@ from worker.engine import Maps, read_manifest
 from worker.errors import InvalidRequest
 from worker.images.local import LoadedImage, load_image
 from worker.images.policy import ImagePolicy, check_root
-from worker.jobs.attempt import Attempt
+from worker.jobs.attempt import Attempt, AttemptEnd
+from worker.observe.job_log import log_end
 from worker.observe.tracing import Tracer
 from worker.pose import Estimate, Estimator, compiled, draw_overlay
 from worker.pose.formats import maps_archive
@@ -77,6 +78,13 @@ class Slot:
         for root in settings.image_roots:
             check_root(root)
         self._store = open_store(settings.overlays_url, prefix=settings.key_prefix)
+
+    def announce(self, end: AttemptEnd) -> None:
+        """Let everybody who counts, logs or traces attempts hear of one's end."""
+        self.life.end(end)
+        log_end(end)
+        if self.tracer is not None:
+            self.tracer.trace(end)
 
     def warm(self) -> None:
         """Compile the decoder, and run the sizes that are expected once, so that the first job is as fast as any."""

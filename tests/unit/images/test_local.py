@@ -14,13 +14,13 @@ from typing import Any, Callable, Dict
 import cv2
 import numpy as np
 import pytest
-from celery.exceptions import SoftTimeLimitExceeded
 from PIL import Image
 
 from tests.support.hostile_files import tiff
 from worker import errors
 from worker.images.local import load_image
 from worker.images.policy import ImagePolicy
+from worker.process.life import TimeUp
 
 WIDTH, HEIGHT = 60, 40
 #: RGB of the quarters: top left, top right, bottom left, bottom right.
@@ -313,8 +313,8 @@ def test_a_time_limit_is_not_taken_for_a_corrupt_file(
     (tmp_path / "a.png").write_bytes(encoded("PNG"))
 
     def slow(*_: Any, **__: Any) -> None:
-        raise SoftTimeLimitExceeded
+        raise TimeUp
 
     monkeypatch.setattr(Image, "open", slow)
-    with pytest.raises(SoftTimeLimitExceeded):
+    with pytest.raises(TimeUp):
         load_image(str(tmp_path / "a.png"), policy)

@@ -1,0 +1,103 @@
+"""Celery's canvas around our task: links, chains, groups and chords of an app that knows nothing of this project."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from base64 import b64decode
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import redis
+
+from tests.support import clean_environ, wait_until
+from worker.children import stop_child
+
+pytestmark = pytest.mark.queue
+
+#: Another service, in a process of its own; it prints what its last line stands for.
+SERVICE = """
+import json, sys, time
+from celery import Celery, chain, chord, group
+broker, name, image, what = sys.argv[1:]
+app = Celery("shop", broker=broker, backend=broker)
+
+def pose(path=image):
+    return app.signature("pose.estimate", kwargs={"image": path, "options": {"overlay": False}}, queue="pose-" + name)
+
+def own(task):
+    return app.signature(task, queue=name)
+
+print(json.dumps(eval(what)))
+"""
+
+
+class Shop(NamedTuple):
+    """A service with a queue of its own, and a worker that does its jobs."""
+
+    broker: str
+    name: str
+    image: Path
+    client: redis.Redis
+
+    def does(self, what: str) -> Any:
+        """What the expression `what` gives in the service."""
+        command = [sys.executable, "-c", SERVICE, self.broker, self.name, str(self.image), what]
+        done = subprocess.run(command, env=clean_environ(), capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def received(self, count: int) -> List[Dict[str, Any]]:
+        """The next `count` messages on the service's own queue: task and arguments."""
+        wait_until(lambda: self.client.llen(self.name) >= count)
+        messages = [json.loads(self.client.rpop(self.name)) for _ in range(count)]
+        return [{"task": one["headers"]["task"], "args": json.loads(b64decode(one["body"]))[0]} for one in messages]
+
+
+@pytest.fixture
+def shop(
+    broker: str, redis_client: redis.Redis, tmp_path: Path, start_worker: Callable[..., subprocess.Popen]
+) -> Iterator[Shop]:
+    name = f"shop-{uuid.uuid4().hex[:8]}"
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.zeros((64, 48, 3), np.uint8))
+    variables = {"POSE_QUEUE": f"pose-{name}", "POSE_IMAGE_ROOTS": tmp_path, "POSE_ENGINE": "null"}
+    worker = start_worker("cpu5", POSE_BROKER_URL=broker, **variables)
+    yield Shop(broker, name, image, redis_client)
+    assert stop_child(worker, grace_s=20) == 0
+    assert worker.stderr is not None
+    assert b"Traceback" not in worker.stderr.read()
+
+
+def test_what_follows_upon_a_job_is_sent_with_its_result(shop: Shop) -> None:
+    linked = shop.does("pose().apply_async(link=own('shop.linked')).id")
+    chained = shop.does("chain(pose(), own('shop.chained')).apply_async().parent.id")
+    received = {one["task"]: one["args"][0]["job_id"] for one in shop.received(2)}
+    assert received == {"shop.linked": linked, "shop.chained": chained}
+
+
+def test_a_group_and_a_chord_have_the_results_of_their_members(shop: Shop) -> None:
+    done = shop.does("group([pose(), pose()]).apply_async().get(timeout=60)")
+    assert [one["people"] for one in done] == [[], []]
+    shop.does("chord([pose(), pose()], own('shop.sum')).apply_async().id")
+    [body] = shop.received(1)
+    assert body["task"] == "shop.sum"
+    assert [one["people"] for one in body["args"][0]] == [[], []]
+
+
+def test_a_chord_whose_member_fails_ends_in_that_and_is_no_bug_of_the_worker(shop: Shop) -> None:
+    """The fixture looks for tracebacks in the worker's log."""
+    why = "str(chord([pose(), pose('/nowhere/b.png')], own('shop.sum')).apply_async().get(timeout=60, propagate=False))"
+    assert "ImageNotAllowed" in shop.does(why)
+    assert shop.client.llen(shop.name) == 0
+
+
+def test_an_errback_is_sent_when_a_job_fails(shop: Shop) -> None:
+    failed = shop.does("pose('/nowhere/b.png').apply_async(link_error=own('shop.failed')).id")
+    [errback] = shop.received(1)
+    assert (errback["task"], errback["args"][0]) == ("shop.failed", failed)
