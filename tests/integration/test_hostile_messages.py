@@ -93,7 +93,7 @@ def test_each_ends_typed_or_is_kept_and_the_worker_goes_on(
 
     with contextlib.suppress(AssertionError):
         wait_until(lambda: not not_ended(), 60)
-    assert [(open_[job_id], ends[job_id]) for job_id in not_ended()] == []
+    assert [(open_[job_id].name, ends[job_id]) for job_id in not_ended()] == []
     typed = {"InvalidRequest", "ImageNotFound", "ImageNotAllowed"}
     assert {
         (open_[job_id].name, end["result"]["exc_type"])

@@ -7,6 +7,7 @@ same, of a content type of its own, which says why it is refused; :mod:`worker.b
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any, Dict, Mapping, Optional
 
 from kombu.utils.json import loads
@@ -30,10 +31,19 @@ def opened(item: bytes, max_bytes: int) -> Dict[str, Any]:
     try:
         fields = loads(item)
     except Exception as exc:  # of whatever kind the constructors of kombu's types raise: dates, bytes and more
-        return _no_message(item, f"it is not JSON ({in_words(exc)})")
+        return _no_message(item, f"it is not JSON ({in_words(exc)})", _job_id_within(item))
     fields = fields if isinstance(fields, dict) else {}
     fault = _too_large(item, max_bytes) if len(item) > max_bytes else _fault(fields)
     return _no_message(item, fault, job_id_in(fields.get("headers"))) if fault else fields
+
+
+def _job_id_within(item: bytes) -> Optional[str]:
+    """The job's id in what is JSON, but not kombu's."""
+    try:
+        fields = json.loads(item)
+    except (ValueError, RecursionError):
+        return None
+    return job_id_in(fields.get("headers")) if isinstance(fields, dict) else None
 
 
 def _too_large(item: bytes, max_bytes: int) -> str:

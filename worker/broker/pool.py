@@ -27,7 +27,7 @@ def is_prefork(worker: Any) -> bool:
 def dead_slot(worker: Any) -> Optional[int]:
     """The exit status of a slot that has died; None if all live.
 
-    Tests: a_slot_that_has_died_is_seen, a_slot_that_dies_at_its_start_ends_the_worker.
+    Test: a_slot_that_dies_at_its_start_ends_the_worker.
     """
     return next((child.exitcode for child in worker.pool._pool._pool if not child.is_alive()), None)
 

@@ -7,7 +7,7 @@ from typing import Dict, List, NamedTuple, Optional
 
 
 class Lap(NamedTuple):
-    """One stage that has run; times are those of time.perf_counter, in seconds."""
+    """One stage that has run; times are seconds since the attempt began."""
 
     stage: str
     begun: float
@@ -32,7 +32,7 @@ class Stopwatch:
         now = time.perf_counter()
         spent = parts or {stage: (now - self._last) * 1000}
         self.timings_ms.update({name: round(ms, 3) for name, ms in spent.items()})
-        begun = self._last
+        begun = self._last - self._start
         for name, ms in spent.items():
             self.laps.append(Lap(name, begun, begun + ms / 1000))
             begun += ms / 1000

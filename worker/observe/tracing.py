@@ -11,7 +11,6 @@ import importlib.util
 import os
 import socket
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from worker.errors import SettingsError
@@ -69,20 +68,19 @@ class Tracer:
             return
         from opentelemetry import propagate, trace
 
-        clock = time.time() - time.perf_counter()
+        began = end.ended_at - end.seconds
         carrier = {name: value for name, value in end.message.headers.items() if isinstance(value, str)}
         span = self._tracer.start_span(
             "pose.estimate",
             context=propagate.extract(carrier),
             kind=trace.SpanKind.CONSUMER,
             attributes=_attributes(end),
-            start_time=_ns(end.ended_at - end.seconds),
+            start_time=_ns(began),
         )
         inside = trace.set_span_in_context(span)
         for lap in end.laps:
-            self._tracer.start_span(lap.stage, context=inside, start_time=_ns(clock + lap.begun)).end(
-                _ns(clock + lap.ended)
-            )
+            span_of_lap = self._tracer.start_span(lap.stage, context=inside, start_time=_ns(began + lap.begun))
+            span_of_lap.end(_ns(began + lap.ended))
         if end.error is not None:
             span.set_status(trace.StatusCode.ERROR, f"{end.error_name}: {end.error}")
         span.end(_ns(end.ended_at))

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
-import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Callable, Iterator
+from typing import Callable
 
 import billiard.pool
 import pytest
 
-from tests.support import ROOT, clean_environ, wait_until
-from worker.broker import pool
+from tests.support import ROOT, clean_environ
 
 pytestmark = pytest.mark.queue
-
-
-@pytest.fixture
-def two_slots() -> Iterator[Any]:
-    """What a worker has as its pool, of two processes."""
-    running = billiard.pool.Pool(2)
-    yield SimpleNamespace(pool=SimpleNamespace(_pool=running))
-    running.terminate()
-    running.join()
-
-
-def test_a_slot_that_has_died_is_seen(two_slots: Any) -> None:
-    assert pool.dead_slot(two_slots) is None
-    os.kill(two_slots.pool._pool._pool[0].pid, signal.SIGKILL)
-    assert wait_until(lambda: pool.dead_slot(two_slots)) == -signal.SIGKILL
 
 
 #: A worker whose slots die before they can say why.
