@@ -127,6 +127,8 @@ class Parent:
     def _look_after_slots(self) -> None:
         limit_s = self.settings.hard_time_limit_s
         for row in map(self.board.slot, range(self.slots)):
+            if not row.pid:  # read first, as it is written last
+                continue
             if row.working_since and now() - row.working_since > limit_s:
                 self._kill(row, f"its slot was killed after {limit_s:g} s, the hard time limit")
             elif now() - row.beat > FROZEN_S:
