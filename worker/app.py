@@ -23,10 +23,11 @@ from worker.jobs.ledger import Ledger
 from worker.jobs.reconciler import Reconciler
 from worker.notify.notifier import Notifier
 from worker.notify.pending import Pending
+from worker.observe.backlog import depth_of_rabbitmq
 from worker.observe.tracing import tracer
 from worker.process.parent import Parent
 from worker.process.preflight import wrong
-from worker.servers import DEFAULT_URL, queue
+from worker.servers import DEFAULT_URL
 from worker.settings import settings
 from worker.storage.sweeper import sweeper
 
@@ -126,9 +127,10 @@ class House(bootsteps.StartStopStep):
             worker.pool.terminate()
             _leave(str(exc))
         parent.keep(lambda: os.kill(os.getpid(), signal.SIGTERM))
-        resend = functools.partial(send, app, settings().broker_url or DEFAULT_URL)
+        url = settings().broker_url or DEFAULT_URL
+        resend, depth = functools.partial(send, app, url), functools.partial(depth_of_rabbitmq, url=url)
         self._threads = [
-            Reconciler(Ledger.of(settings()), settings(), resend, app.backend.mark_as_failure, _depth),
+            Reconciler(Ledger.of(settings()), settings(), resend, app.backend.mark_as_failure, depth),
             Notifier(Pending.of(settings()), settings(), _stored, _call_back),
             *filter(None, [sweeper(settings())]),
         ]
@@ -168,12 +170,6 @@ def _check_pool(worker: Any) -> None:
             f"With POSE_INLINE the one slot holds the net, so --concurrency must be 1 (got {worker.concurrency}); "
             "leave one of the two out."
         )
-
-
-def _depth(name: str) -> int:
-    """How many messages wait in RabbitMQ's queue called `name`."""
-    with app.connection_for_write() as connection:
-        return int(queue(name, settings().broker_url)(connection.default_channel).queue_declare(passive=True)[1])
 
 
 def _stored(job_id: str) -> Dict[str, Any]:

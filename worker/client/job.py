@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import uuid
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, List, Mapping, NamedTuple, Optional, Protocol, Union
 
 from worker.contract import Result, id_fault, parse_job
 from worker.errors import JobCancelled, JobFailed, PoseError
 from worker.jobs.ledger import Message
 from worker.observe.tracing import headers
-
-if TYPE_CHECKING:
-    from worker.client.sync import PoseClient
 
 #: How a job ended: its result, or the exception that says why there is none.
 Outcome = Union[Result, Exception]
@@ -114,10 +111,19 @@ def none_ended(count: int, timeout: Optional[float]) -> str:
     return f"None of {count} jobs has ended within {timeout:g} s; is a worker running?"
 
 
+class _Client(Protocol):
+    """What a handle asks of its client, which is a :class:`worker.client.PoseClient`."""
+
+    def state(self, job_id: str) -> str: ...
+    def wait(self, job: JobHandle, timeout: Optional[float] = None) -> Result: ...
+    def fetch(self, overlay_url: str) -> bytes: ...
+    def cancel(self, job_id: str) -> bool: ...
+
+
 class JobHandle:
     """One submitted job: its id, its state, its result; and its image, unless only its id is known."""
 
-    def __init__(self, client: PoseClient, job_id: str, image: str = "") -> None:
+    def __init__(self, client: _Client, job_id: str, image: str = "") -> None:
         self._client = client
         self.id = job_id
         self.image = image
