@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
-import urllib.request
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Iterator
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import wait_until
+from tests.support.brokers import free_port
 from tests.support.ends import ended
+from tests.support.metrics import get, scrape
 from worker.device import board as boards
 from worker.device.board import Board, now
 from worker.device.pin import Device
@@ -22,33 +21,10 @@ from worker.observe.metrics import Exporter, number
 from worker.process.life import Life
 from worker.settings import Settings, read_settings
 
-Key = Tuple[str, Tuple[Tuple[str, str], ...]]
-
-
-def scrape(port: int) -> Dict[Key, float]:
-    """The samples at `port`, by name and labels other than the worker's."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    return {
-        (sample.name, tuple(sorted((k, v) for k, v in sample.labels.items() if k != "worker"))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def get(samples: Dict[Key, float], name: str, **labels: str) -> float:
-    return samples[name, tuple(sorted(labels.items()))]
-
 
 def configured(**more: Any) -> Settings:
     variables = {"metrics_bind": "127.0.0.1", "broker_url": "redis://127.0.0.1:1/0", **more}
     return read_settings({f"POSE_{name.upper()}": str(value) for name, value in variables.items()})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
