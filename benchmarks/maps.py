@@ -11,7 +11,7 @@ import numpy as np
 from tests.support.synthetic import draw_maps, person
 from worker.engine import load
 from worker.pose.geometry import Geometry, plan
-from worker.pose.preprocess import to_frame
+from worker.pose.preprocess import to_input
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Labelled photographs, where there are any; else the samples.
@@ -40,7 +40,7 @@ def net_maps(paths: List[Path], model: Path = ROOT / "models" / "mobilenet_thin"
     for path in paths:
         image = cv2.imread(str(path))
         at = plan(*image.shape[:2], target_height=HEIGHT, stride=8, offset=net.manifest.heatmaps.offset)
-        heatmaps, pafs = net(to_frame(image, at, net.manifest.input.pad_value)[None])
+        heatmaps, pafs = net(to_input(image, at, net.manifest.input.pad_value)[None])
         yield Maps(path.name, np.array(heatmaps[0]), np.array(pafs[0]), at)
     net.close()
 

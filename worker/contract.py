@@ -1,8 +1,7 @@
-"""The wire contract: what a job asks for and what its result says, as documented in docs/message.md.
+"""The contract: what a message may ask for, and what a result says, as documented in docs/message.md.
 
 The message is the Celery task ``pose.estimate`` with the keyword arguments ``image``, ``options``, ``webhook`` and
-``callback``, of which only the first must be there.
-Run ``python -m worker.contract`` for the JSON Schema that stands in docs/contract.schema.json.
+``callback``, of which only the first must be there. docs/contract.schema.json is generated from it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from typing_extensions import Annotated
 
-from worker.errors import InvalidRequest
+from worker.errors import InvalidRequest, reason_in
 
 #: Version of the result; raised when a field changes its meaning or disappears.
 SCHEMA_VERSION = 1
@@ -42,11 +41,13 @@ PRESETS: Dict[str, Dict[str, Any]] = {
 }
 
 
-class _Message(BaseModel):
+class _Strict(BaseModel):
+    """Knows all its fields, and does not change."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class OverlayOptions(_Message):
+class OverlayOptions(_Strict):
     """How the picture is drawn."""
 
     background: Literal["image", "black", "transparent"] = Field(
@@ -64,7 +65,7 @@ class OverlayOptions(_Message):
     quality: int = Field(90, ge=1, le=100, description="JPEG quality")
 
 
-class Options(_Message):
+class Options(_Strict):
     """What a job may ask for; everything has a default."""
 
     model: Optional[str] = Field(None, max_length=100, description="The net's name; null: the one the worker serves")
@@ -109,7 +110,7 @@ def queue_fault(name: str) -> Optional[str]:
     return None if _QUEUE.fullmatch(name) else "must be letters, digits and _ . -"
 
 
-class Callback(_Message):
+class Callback(_Strict):
     """A Celery task that is sent when the job has ended; its one argument is what a webhook gets."""
 
     task: str = Field(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", description="Its name")
@@ -131,7 +132,7 @@ class Callback(_Message):
         return name
 
 
-class Job(_Message):
+class Job(_Strict):
     """The keyword arguments of the task."""
 
     image: str = Field(
@@ -156,7 +157,7 @@ class Job(_Message):
         return url
 
 
-class Image(_Message):
+class Image(_Strict):
     """The image as it was read: after EXIF orientation."""
 
     path: str
@@ -168,14 +169,14 @@ class Image(_Message):
     )
 
 
-class Model(_Message):
+class Model(_Strict):
     """The net that looked at it."""
 
     name: str
     sha256: str = Field(description="SHA-256 of the net's weights, init_net.pb")
 
 
-class Person(_Message):
+class Person(_Strict):
     """One person: 18 keypoints in COCO-18 order; null where a joint was not found."""
 
     score: float
@@ -184,7 +185,7 @@ class Person(_Message):
     )
 
 
-class Overlay(_Message):
+class Overlay(_Strict):
     """Where the picture, or the maps, are, until when, and how to know that they are whole."""
 
     url: str
@@ -194,7 +195,7 @@ class Overlay(_Message):
     expires_at: Optional[float] = Field(description="Unix time in seconds; null: kept until someone deletes it")
 
 
-class Result(_Message):
+class Result(_Strict):
     """What a job's success carries."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
@@ -213,7 +214,7 @@ class Result(_Message):
     attempt: int
 
     def to_message(self) -> Dict[str, Any]:
-        """This result as the JSON object that goes on the wire."""
+        """This result as a JSON object."""
         return self.model_dump(mode="json", by_alias=True)
 
 
@@ -224,8 +225,8 @@ def without_query(path: str) -> str:
         return path
     if scheme != "s3":  # whose keys may have such characters
         rest = rest.partition("#")[0].partition("?")[0]
-    host, slash, place = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{place}"
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def id_fault(job_id: Any) -> Optional[str]:
@@ -268,20 +269,17 @@ def parse_job(
     rest = {"image": "-", "options": {} if options is None else options, "webhook": webhook, "callback": callback}
     try:
         parsed = Job.model_validate_json(json.dumps(rest), strict=True)
+    except ValidationError as exc:
+        faults += [_fault(error) for error in exc.errors(include_url=False) if _is_meant(error)][:5]
     except (TypeError, ValueError, RecursionError) as exc:
-        faults += _faults(exc) if isinstance(exc, ValidationError) else [f"options: not JSON ({exc})"]
+        faults.append(f"options: not JSON ({exc})")
     if faults:
-        told = without_query(image) if isinstance(image, str) else image
-        raise InvalidRequest(f"The job for {_shown(told)} was refused: {'; '.join(faults)}; see docs/message.md.")
+        raise InvalidRequest(f"The job for {_shown(image)} was refused: {'; '.join(faults)}; see docs/message.md.")
     return parsed.model_copy(update={"image": image})
 
 
-def _faults(invalid: ValidationError) -> List[str]:
-    return [_fault(error) for error in invalid.errors(include_url=False) if _is_telling(error)][:5]
-
-
-def _is_telling(error: Any) -> bool:
-    """Of the two things that `overlay` may be, keep the complaints of the one that was meant."""
+def _is_meant(error: Any) -> bool:
+    """Of the two types that `overlay` may have, keep the faults of the one that was meant."""
     if "bool" in error["loc"]:
         return not isinstance(error["input"], dict)
     return error["type"] != "model_type" or "OverlayOptions" not in error["loc"]
@@ -291,32 +289,11 @@ def _fault(error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"] if part not in ("bool", "OverlayOptions"))
     if error["type"] == "extra_forbidden":
         return f"{field} is not an option"
-    if error["type"] == "json_invalid":  # Python's JSON takes what is no Unicode
+    if error["type"] == "json_invalid":  # Python's JSON allows text that is not Unicode
         return "options, webhook, callback: must hold no lone surrogates"
-    told, got = error["msg"].replace("Value error, ", "", 1), error["input"]
-    return f"{field}: {told[0].lower()}{told[1:]} (got {_shown(without_query(got) if isinstance(got, str) else got)})"
+    return f"{field}: {reason_in(error)} (got {_shown(error['input'])})"
 
 
 def _shown(value: Any) -> str:
-    text = ascii(value)
+    text = ascii(without_query(value) if isinstance(value, str) else value)
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def json_schema() -> Dict[str, Any]:
-    """The JSON Schema of the message's arguments and of the result."""
-    definitions: Dict[str, Any] = {}
-    for model in (Job, Result):
-        schema = model.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
-        definitions.update(schema.pop("$defs", {}))
-        definitions[model.__name__] = schema
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"{TASK}: Job is what goes in, Result is what comes out",
-        "$defs": dict(sorted(definitions.items())),
-    }
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")

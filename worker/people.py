@@ -1,4 +1,4 @@
-"""People on the wire and back: arrays in memory, lists and nulls in JSON."""
+"""People in a message and back: arrays in memory, lists and nulls in JSON."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def to_people(persons: Sequence[Person]) -> People:
 
 
 def to_estimate_options(options: Options) -> EstimateOptions:
-    """What of a job's options the estimator is told, its preset filled in."""
+    """A job's options for the estimator, with its preset filled in."""
     from worker.pose import EstimateOptions  # brings OpenCV, which clients do without
 
     chosen = options.effective()
@@ -65,7 +65,7 @@ def to_estimate_options(options: Options) -> EstimateOptions:
 
 
 def to_style(options: OverlayOptions) -> Dict[str, Any]:
-    """What of a job's options :func:`worker.pose.draw_overlay` is told."""
+    """A job's options for :func:`worker.pose.draw_overlay`."""
     named = options.colors in ("keypoints", "people")
     return {
         "background": options.background,

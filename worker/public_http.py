@@ -1,4 +1,4 @@
-"""HTTP to places that messages name: to public addresses only, resolved once, checked, and connected to as checked.
+"""HTTP to hosts that messages name: to public addresses only, resolved once, checked, and connected to as checked.
 
 So neither a name that points into the own network nor one that changes between check and use (DNS rebinding) gets
 through. Redirects are not followed, proxies not used; the whole exchange has one deadline.
@@ -60,7 +60,7 @@ def exchange(
         OSError: the server cannot be reached, does not answer in time, or breaks off.
     """
     parts = urlsplit(url)
-    host, port = _place(parts)
+    host, port = _host_and_port(parts)
     deadline = time.monotonic() + timeout_s
     addresses = _addresses(host, port, allowed=names(private_hosts, host))
     connection = http.client.HTTPConnection(host, port)
@@ -75,8 +75,8 @@ def exchange(
             sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
         connection.sock = sock
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        told = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "pose-worker", **(headers or {})}
-        connection.request(method, target, body=body, headers=told)
+        sent = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "pose-worker", **(headers or {})}
+        connection.request(method, target, body=body, headers=sent)
         answer = connection.getresponse()
         found = Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, _read(answer, max_bytes))
         if time.monotonic() >= deadline:  # then its end was ours
@@ -118,7 +118,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def _place(parts: SplitResult) -> Tuple[str, int]:
+def _host_and_port(parts: SplitResult) -> Tuple[str, int]:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("it is not an http:// or https:// URL")
     if "@" in parts.netloc:
@@ -171,6 +171,3 @@ def _shut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         return
-
-
-__all__ = ["Oversized", "Response", "exchange", "is_public", "names"]

@@ -85,20 +85,20 @@ def _associate(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float
     )
     table, scores, ranks, number = _strong(peaks, counts, pafs, limbs, map_height)
     people = 0
-    for place in np.argsort(-ranks[:number], kind="mergesort"):
-        limb, a, b = table[place, 0], table[place, 1], table[place, 2]
+    for row in np.argsort(-ranks[:number], kind="mergesort"):
+        limb, a, b = table[row, 0], table[row, 1], table[row, 2]
         if _begins(crowd, limbs[limb], a, b):
             _take(crowd, peaks, people, limbs[limb, 0], a)
             people += 1
-        _link(crowd, peaks, limbs, limb, a, b, scores[place])
+        _link(crowd, peaks, limbs, limb, a, b, scores[row])
     for person in range(people):
         size = crowd.sizes[person]
         crowd.whole[person] = size >= LEAST_PARTS and crowd.totals[person] >= LEAST_MEAN * size
     for _ in range(_ROUNDS):
         before = crowd.sizes.sum()
         table, scores, ranks, number = _weak(peaks, counts, pafs, limbs, map_height, crowd)
-        for place in np.argsort(-ranks[:number], kind="mergesort"):
-            _link(crowd, peaks, limbs, table[place, 0], table[place, 1], table[place, 2], scores[place])
+        for row in np.argsort(-ranks[:number], kind="mergesort"):
+            _link(crowd, peaks, limbs, table[row, 0], table[row, 1], table[row, 2], scores[row])
         if crowd.sizes.sum() == before:
             break
     kept = np.zeros(rows, np.bool_)

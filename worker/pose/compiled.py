@@ -8,7 +8,7 @@ import numba
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile with numba, releasing the GIL; kept on disk between processes where there is a place for it."""
+    """Compile with numba, releasing the GIL; kept on disk between processes where a folder for it can be written."""
     try:
         return numba.njit(function, cache=True, nogil=True)
     except RuntimeError:  # neither the source's folder nor the user's cache folder can be written

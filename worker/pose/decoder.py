@@ -25,7 +25,7 @@ def decode(
     """Find the people in one image's maps.
 
     Args:
-        heatmaps: float32 (19, h, w), one for each keypoint and one for the background, which is not looked at.
+        heatmaps: float32 (19, h, w), one for each keypoint and one for the background, which is not used.
         pafs: float32 (38, h, w).
         geometry: the image's way into the net.
         min_score: leave out people scored lower; below PERSON_SCORE, fragments of people are given too.

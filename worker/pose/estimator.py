@@ -1,4 +1,4 @@
-"""Images → people, given a net: anything that turns frames into maps."""
+"""Images → people, given a net: anything that turns inputs into maps."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from worker.pose.decoder import decode
 from worker.pose.geometry import Geometry, plan
 from worker.pose.people import People
-from worker.pose.preprocess import to_frame
+from worker.pose.preprocess import to_input
 from worker.pose.scoring import PERSON_SCORE
 from worker.pose.skeleton import COCO_18, MIRRORED, Skeleton
 
-#: frames uint8 (N, H, W, 3), BGR → heatmaps float32 (N, 19, h, w), PAFs float32 (N, 38, h, w)
-Frames2Maps = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray]]
+#: inputs uint8 (N, H, W, 3), BGR → heatmaps float32 (N, 19, h, w), PAFs float32 (N, 38, h, w)
+InputsToMaps = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray]]
 #: A shape → an unwritten uint8 array of it.
 Room = Callable[[Tuple[int, ...]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class EstimateOptions:
-    """How an image is looked at.
+    """How people are looked for in an image.
 
     Attributes:
         target_height: height of the net's input, in pixels.
@@ -48,18 +48,36 @@ class EstimateOptions:
 
 
 @dataclass(frozen=True)
-class Maps:
-    """What an image was read from: those of the net, merged over scales and the mirrored image.
+class MergedMaps:
+    """The maps of one image, merged over scales and the mirrored image, on the grid of the first scale.
 
     Attributes:
         heatmaps: float32 (19, h, w): one for each keypoint, and the background.
         pafs: float32 (38, h, w): x and y of each limb's part affinity field.
         geometry: how the maps' cells lie in the image.
+        count: scales that were merged.
     """
 
     heatmaps: np.ndarray
     pafs: np.ndarray
     geometry: Geometry
+    count: int = 1
+
+    @classmethod
+    def of(
+        cls, before: Optional[MergedMaps], maps: Tuple[np.ndarray, np.ndarray], geometry: Geometry, how: str
+    ) -> MergedMaps:
+        """`before`, if there is one, merged with the `maps` of one more scale; `how` is ``avg`` or ``max``."""
+        if before is None:
+            return cls(maps[0], maps[1], geometry)
+        fitted = [
+            _regrid(one, geometry, before.geometry, like.shape)
+            for one, like in ((maps[0], before.heatmaps), (maps[1], before.pafs))
+        ]
+        joined = [
+            _join(old, new, before.count, how) for old, new in ((before.heatmaps, fitted[0]), (before.pafs, fitted[1]))
+        ]
+        return cls(joined[0], joined[1], before.geometry, before.count + 1)
 
 
 @dataclass(frozen=True)
@@ -69,23 +87,23 @@ class Estimate:
     people: People
     timings_ms: Dict[str, float]
     warnings: Tuple[str, ...]
-    maps: Optional[Maps] = None
+    maps: Optional[MergedMaps] = None
 
 
 class Estimator:
     """Finds people.
 
     Args:
-        net: see :data:`Frames2Maps`.
+        net: see :data:`InputsToMaps`.
         stride: the net's input sides are multiples of it, its maps smaller by it.
-        pad_value: what frames are padded with.
-        offset: how far right of and below the truth the net's answers lie, in pixels of the frame.
-        room: where the net likes to find its frames; anywhere if not given.
+        pad_value: what inputs are padded with.
+        offset: how far right of and below the truth the net's answers lie, in pixels of the input.
+        room: makes the arrays that inputs are written to, where the net can take them from; any memory if not given.
     """
 
     def __init__(
         self,
-        net: Frames2Maps,
+        net: InputsToMaps,
         *,
         stride: int = 8,
         pad_value: int = 0,
@@ -104,10 +122,10 @@ class Estimator:
         maps = np.zeros((57, 8, 8), np.float32)
         maps[[1, 2], [3, 3], [2, 5]] = 1.0  # a neck and a shoulder: every loop is run
         decode(maps[:19], maps[19:], geometry, self._skeleton)
-        to_frame(image, geometry, self._pad_value)
+        to_input(image, geometry, self._pad_value)
 
     def estimate(self, images: Sequence[np.ndarray], options: EstimateOptions) -> List[Estimate]:
-        """Find the people in each image; images of equal frame size share one pass of the net.
+        """Find the people in each image; images of equal input size share one pass of the net.
 
         Args:
             images: uint8 (H, W, 3), BGR, of any sizes.
@@ -118,22 +136,22 @@ class Estimator:
         for image in images:
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
                 raise ValueError(f"expected an image uint8 (H,W,3), got {image.dtype} {image.shape}")
-        merged: List[Optional[_Merge]] = [None] * len(images)
+        merged: List[Optional[MergedMaps]] = [None] * len(images)
         preprocess_ms, net_ms = [0.0] * len(images), [0.0] * len(images)
         # The largest scale first: its grid is the one on which the others are merged.
         for scale in sorted(options.scales, reverse=True):
             geometries = [self._plan(image, scale, options) for image in images]
             for members in _by_shape(geometries):
                 start = time.perf_counter()
-                frames = self._frames([images[i] for i in members], [geometries[i] for i in members])
+                inputs = self._inputs([images[i] for i in members], [geometries[i] for i in members])
                 ready = time.perf_counter()
-                maps = self._look(frames, [geometries[i] for i in members], options)
+                maps = self._look(inputs, [geometries[i] for i in members], options)
                 spent = (ready - start) * 1000 / len(members)
                 shared = (time.perf_counter() - ready) * 1000 / len(members)
                 for i, one in zip(members, maps):
                     preprocess_ms[i] += spent
                     net_ms[i] += shared
-                    merged[i] = _Merge.of(merged[i], one, geometries[i], options.merge)
+                    merged[i] = MergedMaps.of(merged[i], one, geometries[i], options.merge)
         return [
             self._decode(merge, options, preprocess_ms[i], net_ms[i])
             for i, merge in enumerate(merged)
@@ -150,30 +168,30 @@ class Estimator:
             offset=self._offset,
         )
 
-    def _frames(self, images: Sequence[np.ndarray], geometries: Sequence[Geometry]) -> np.ndarray:
-        """The images as frames of one shape, (N, H, W, 3)."""
+    def _inputs(self, images: Sequence[np.ndarray], geometries: Sequence[Geometry]) -> np.ndarray:
+        """The images as inputs of one shape, (N, H, W, 3)."""
         first = geometries[0]
-        frames = self._room((len(images), first.padded_height, first.padded_width, 3))
-        for image, geometry, frame in zip(images, geometries, frames):
-            to_frame(image, geometry, self._pad_value, frame)
-        return frames
+        inputs = self._room((len(images), first.padded_height, first.padded_width, 3))
+        for image, geometry, one in zip(images, geometries, inputs):
+            to_input(image, geometry, self._pad_value, one)
+        return inputs
 
     def _look(
-        self, frames: np.ndarray, geometries: List[Geometry], options: EstimateOptions
+        self, inputs: np.ndarray, geometries: List[Geometry], options: EstimateOptions
     ) -> List[Tuple[np.ndarray, np.ndarray]]:
-        heatmaps, pafs = self._net(frames)
+        heatmaps, pafs = self._net(inputs)
         if options.flip:
             # Only the image is mirrored, not its padding, so that both sets of maps lie on one grid.
-            mirrored = self._room(frames.shape)
-            mirrored[...] = frames
+            mirrored = self._room(inputs.shape)
+            mirrored[...] = inputs
             for i, at in enumerate(geometries):
-                mirrored[i, :, : at.net_width] = frames[i, :, : at.net_width][:, ::-1]
+                mirrored[i, :, : at.net_width] = inputs[i, :, : at.net_width][:, ::-1]
             other = self._net(mirrored)
             for i, at in enumerate(geometries):
                 _average_mirrored(heatmaps[i], pafs[i], other[0][i], other[1][i], at, self._skeleton)
         return list(zip(heatmaps, pafs))
 
-    def _decode(self, merge: _Merge, options: EstimateOptions, preprocess_ms: float, net_ms: float) -> Estimate:
+    def _decode(self, merge: MergedMaps, options: EstimateOptions, preprocess_ms: float, net_ms: float) -> Estimate:
         start = time.perf_counter()
         people, warnings = decode(
             merge.heatmaps, merge.pafs, merge.geometry, self._skeleton, min_score=options.min_score
@@ -181,31 +199,7 @@ class Estimator:
         people = people.best(options.max_people)
         associate_ms = (time.perf_counter() - start) * 1000
         timings = {"preprocess": preprocess_ms, "net": net_ms, "associate": associate_ms}
-        maps = Maps(merge.heatmaps, merge.pafs, merge.geometry) if options.keep_maps else None
-        return Estimate(people, timings, warnings, maps)
-
-
-@dataclass(frozen=True)
-class _Merge:
-    """One image's maps of the scales so far, on the grid of the first."""
-
-    heatmaps: np.ndarray
-    pafs: np.ndarray
-    geometry: Geometry
-    count: int = 1
-
-    @classmethod
-    def of(cls, before: Optional[_Merge], maps: Tuple[np.ndarray, np.ndarray], geometry: Geometry, how: str) -> _Merge:
-        if before is None:
-            return cls(maps[0], maps[1], geometry)
-        fitted = [
-            _regrid(one, geometry, before.geometry, like.shape)
-            for one, like in ((maps[0], before.heatmaps), (maps[1], before.pafs))
-        ]
-        joined = [
-            _join(old, new, before.count, how) for old, new in ((before.heatmaps, fitted[0]), (before.pafs, fitted[1]))
-        ]
-        return cls(joined[0], joined[1], before.geometry, before.count + 1)
+        return Estimate(people, timings, warnings, merge if options.keep_maps else None)
 
 
 def _join(old: np.ndarray, new: np.ndarray, count: int, how: str) -> np.ndarray:

@@ -101,9 +101,9 @@ def _ordered(people: People, order: str) -> np.ndarray:
     if order != "BODY_25":
         raise ValueError(f"order {order!r} is not COCO-18 or BODY_25")
     joints = np.full((len(people), 25, 3), (np.nan, np.nan, 0.0))
-    for place, joint in enumerate(BODY_25_FROM_18):
+    for index, joint in enumerate(BODY_25_FROM_18):
         if joint >= 0:
-            joints[:, place] = people.keypoints[:, joint]
+            joints[:, index] = people.keypoints[:, joint]
     right, left = people.keypoints[:, 8], people.keypoints[:, 11]
     both = (right[:, 2] > 0) & (left[:, 2] > 0)
     joints[both, BODY_25_MID_HIP, :2] = (right[both, :2] + left[both, :2]) / 2
@@ -111,10 +111,10 @@ def _ordered(people: People, order: str) -> np.ndarray:
     return joints
 
 
-def _scaled(places: np.ndarray, scale: int, size: Tuple[int, int]) -> np.ndarray:
+def _scaled(positions: np.ndarray, scale: int, size: Tuple[int, int]) -> np.ndarray:
     if scale == 0:
-        return places
+        return positions
     if scale not in (3, 4):
         raise ValueError(f"keypoint_scale {scale!r} is not 0, 3 or 4")
-    share = places / np.maximum(np.array(size, float) - 1, 1)
+    share = positions / np.maximum(np.array(size, float) - 1, 1)
     return share if scale == 3 else share * 2 - 1

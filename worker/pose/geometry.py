@@ -9,8 +9,8 @@ import numpy as np
 
 from worker.errors import ImageTooLarge
 
-#: Largest frame, in pixels: sixteen times what a 16:9 image has at height 736.
-MAX_FRAME_PIXELS = 16_000_000
+#: Largest input of the net, in pixels: sixteen times what a 16:9 image has at height 736.
+MAX_INPUT_PIXELS = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Geometry:
     """An image scaled by `scale`, then padded right and bottom to multiples of `stride`.
 
     Positions are pixel centres: the centre of the first pixel is (0, 0) at every scale, so x in the source is
-    ``(x + 0.5) / scale - 0.5`` of x in the frame, as OpenCV's resize has it.
+    ``(x + 0.5) / scale - 0.5`` of x in the input, as OpenCV's resize has it.
     """
 
     source_height: int
     source_width: int
     scale: float
     stride: int
-    #: How far right of and below the truth the net's answers lie, in pixels of the frame.
+    #: How far right of and below the truth the net's answers lie, in pixels of the input.
     offset: Tuple[float, float] = (0.0, 0.0)
 
     @property
@@ -40,12 +40,12 @@ class Geometry:
 
     @property
     def padded_height(self) -> int:
-        """Height of the frame, in pixels."""
+        """Height of the input, in pixels."""
         return -(-self.net_height // self.stride) * self.stride
 
     @property
     def padded_width(self) -> int:
-        """Width of the frame, in pixels."""
+        """Width of the input, in pixels."""
         return -(-self.net_width // self.stride) * self.stride
 
     @property
@@ -88,15 +88,15 @@ def plan(
         offset: the net's own error, see :class:`Geometry`.
 
     Raises:
-        ImageTooLarge: the frame would have more than MAX_FRAME_PIXELS.
+        ImageTooLarge: the input would have more than MAX_INPUT_PIXELS.
     """
     scale = target_height / height
     if max_width is not None:
         scale = min(scale, max_width / width)
     geometry = Geometry(source_height=height, source_width=width, scale=scale, stride=stride, offset=offset)
-    if geometry.net_height * geometry.net_width > MAX_FRAME_PIXELS:
+    if geometry.net_height * geometry.net_width > MAX_INPUT_PIXELS:
         raise ImageTooLarge(
-            f"An image of {width}x{height} pixels would be looked at in {geometry.net_width}x{geometry.net_height}, "
-            f"more than {MAX_FRAME_PIXELS} pixels; set max_width or lower target_height."
+            f"An image of {width}x{height} pixels would be a net input of {geometry.net_width}x{geometry.net_height}, "
+            f"more than {MAX_INPUT_PIXELS} pixels; set max_width or lower target_height."
         )
     return geometry

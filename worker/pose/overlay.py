@@ -17,7 +17,7 @@ Color = Tuple[int, int, int]
 _SHIFT = 4
 #: Line thickness as a share of the image's mean side.
 _THICKNESS = 1 / 160
-#: What people are told apart by: eight colours that differ in hue or lightness, the strongest contrasts first.
+#: Distinguishes people: eight colours that differ in hue or lightness, the strongest contrasts first.
 _PEOPLE: Tuple[Color, ...] = (
     (48, 48, 230),
     (230, 140, 20),
@@ -92,8 +92,8 @@ def _draw_person(
     colors: Sequence[Color],
 ) -> None:
     visible = joints[:, 2] > max(threshold, 0.0)
-    places = np.where(visible[:, None], joints[:, :2], 0)
-    fixed = np.round(places * (1 << _SHIFT)).astype(int)
+    positions = np.where(visible[:, None], joints[:, :2], 0)
+    fixed = np.round(positions * (1 << _SHIFT)).astype(int)
     for limb in skeleton.limbs:
         if limb.joins_only or not (visible[limb.start] and visible[limb.end]):
             continue
@@ -102,6 +102,6 @@ def _draw_person(
         cv2.line(mask, *ends, 255, line, cv2.LINE_AA, _SHIFT)
     radius = round(line * 1.1 * (1 << _SHIFT))
     for joint in np.flatnonzero(visible):
-        place = tuple(map(int, fixed[joint]))
-        cv2.circle(drawn, place, radius, colors[int(joint)], -1, cv2.LINE_AA, _SHIFT)
-        cv2.circle(mask, place, radius, 255, -1, cv2.LINE_AA, _SHIFT)
+        center = tuple(map(int, fixed[joint]))
+        cv2.circle(drawn, center, radius, colors[int(joint)], -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(mask, center, radius, 255, -1, cv2.LINE_AA, _SHIFT)

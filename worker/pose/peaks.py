@@ -112,7 +112,7 @@ def _kind(heat: Any, y: int, x: int, rows: int, columns: int) -> int:  # pragma:
 def _refine(
     heat: Any, y: int, x: int, rows: int, columns: int, offsets: Any, weights: Any
 ) -> Any:  # pragma: no cover - compiled
-    """The centroid around the place within half a cell where the smooth surface is greatest, and its value there."""
+    """The centroid around the position within half a cell where the smooth surface is greatest, and its value there."""
     steps, taps = weights.shape
     reach = taps // 2
     lines = np.empty((taps, steps), np.float32)
@@ -161,17 +161,17 @@ def _keep(peaks: Any, counts: Any, part: int, x: float, y: float, value: float) 
     most = peaks.shape[0]
     count = counts[part]
     if count < most:
-        place = count
+        row = count
         counts[part] += 1
     else:
-        place = 0
+        row = 0
         for i in range(1, most):
-            if peaks[i, 2] < peaks[place, 2]:
-                place = i
-        if peaks[place, 2] >= value:
+            if peaks[i, 2] < peaks[row, 2]:
+                row = i
+        if peaks[row, 2] >= value:
             return int(value > THRESHOLD)
-    lost = count == most and peaks[place, 2] > THRESHOLD
-    peaks[place, 0], peaks[place, 1], peaks[place, 2] = x, y, value
+    lost = count == most and peaks[row, 2] > THRESHOLD
+    peaks[row, 0], peaks[row, 1], peaks[row, 2] = x, y, value
     return int(lost)
 
 

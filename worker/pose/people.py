@@ -17,7 +17,7 @@ class People:
 
     Attributes:
         keypoints: float32 (n, 18, 3): x and y in source pixels, confidence in [0, 1]. A joint that was not found has
-            the confidence 0 and the position NaN. (0, 0) is a place.
+            the confidence 0 and the position NaN. (0, 0) is a position like any other.
         scores: float32 (n,), in [0, 1] for maps in [0, 1].
 
     Raises:

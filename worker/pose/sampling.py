@@ -1,4 +1,4 @@
-"""What a part affinity field says along a line: only what is looked at is interpolated."""
+"""What a part affinity field says along a line: values are interpolated only where they are needed."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def score_people(joints: np.ndarray, whole: np.ndarray, sigmas: np.ndarray) -> n
     """
     found = joints[..., 2] > 0
     seen = found[..., None]
-    places = joints[..., :2]
-    sides = np.where(seen, places, -np.inf).max(1) - np.where(seen, places, np.inf).min(1)
+    positions = joints[..., :2]
+    sides = np.where(seen, positions, -np.inf).max(1) - np.where(seen, positions, np.inf).min(1)
     variances = _AREA * sides.max(1)[:, None] ** 2 * (2 * sigmas) ** 2
     similarities = np.clip(joints[..., 2], 0, 1) * (variances / (variances + _ERROR**2))
     expected = np.clip(similarities.sum(1) / np.sqrt(found.sum(1) * joints.shape[1]), 0, 1)

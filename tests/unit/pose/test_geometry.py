@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.errors import ImageTooLarge
-from worker.pose.geometry import MAX_FRAME_PIXELS, Geometry, plan
+from worker.pose.geometry import MAX_INPUT_PIXELS, Geometry, plan
 
 SIDES = st.integers(1, 6000)
 
@@ -35,7 +35,7 @@ def test_frames_fit_the_stride_and_the_caps(height: int, width: int, target: int
     assert 0 <= at.padded_height - at.net_height < 8
     assert 0 <= at.padded_width - at.net_width < 8
     assert at.net_height <= target
-    assert at.net_height * at.net_width <= MAX_FRAME_PIXELS
+    assert at.net_height * at.net_width <= MAX_INPUT_PIXELS
     if max_width is not None:
         assert at.net_width <= max(1, max_width)
     else:
