@@ -1,15 +1,17 @@
-"""Servers by URL: what Celery is told, and what is refused."""
+"""Servers by URL, as Celery takes them; which are refused; and the names of keys in Redis."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict
 
 import pytest
 import redis
 
+from tests.support import ROOT
 from worker.client import PoseClient
 from worker.errors import SettingsError
-from worker.servers import DELIVERY_LIMIT, celery_server, queue, said
+from worker.servers import DELIVERY_LIMIT, Keys, celery_server, queue, queue_list, said
 from worker.settings import read_settings
 
 
@@ -33,7 +35,7 @@ from worker.settings import read_settings
         ("amqp://u:p@h//", "amqp://u:p@h//", {}),
     ],
 )
-def test_what_celery_is_told(url: str, told: str, options: Dict[str, Any]) -> None:
+def test_servers_for_celery(url: str, told: str, options: Dict[str, Any]) -> None:
     assert celery_server(url) == (told, options)
 
 
@@ -50,7 +52,7 @@ def test_what_celery_is_told(url: str, told: str, options: Dict[str, Any]) -> No
         ({"POSE_RESULT_BACKEND": "amqp://u:secret@h"}, "results are kept in a Redis"),
     ],
 )
-def test_a_url_that_will_not_do_is_told_at_once(variables: Dict[str, str], reason: str) -> None:
+def test_a_url_that_cannot_be_used_is_refused_at_once(variables: Dict[str, str], reason: str) -> None:
     with pytest.raises(SettingsError, match=reason) as caught:
         read_settings(variables)
     assert "secret" not in str(caught.value)
@@ -63,7 +65,7 @@ def test_a_client_says_the_same() -> None:
         PoseClient("http://h")
 
 
-def test_poison_has_a_place_to_go_on_rabbitmq() -> None:
+def test_what_rabbitmq_cannot_deliver_goes_to_a_queue_of_its_own() -> None:
     declared = queue("urgent", "amqp://h")
     assert declared.queue_arguments["x-queue-type"] == "quorum"
     assert declared.queue_arguments["x-delivery-limit"] == DELIVERY_LIMIT
@@ -71,7 +73,25 @@ def test_poison_has_a_place_to_go_on_rabbitmq() -> None:
     assert queue("urgent", "redis://h").queue_arguments is None
 
 
-def test_what_redis_says_is_told_without_the_words_of_a_command() -> None:
+def test_an_error_of_redis_is_shown_without_its_command() -> None:
     told = "Command # 1 (HSET a b secret) of pipeline caused error: OOM command not allowed"
     assert said(redis.ResponseError(told)) == "OOM command not allowed"
     assert said(redis.ConnectionError("Connection refused")) == "Connection refused"
+
+
+def test_the_default_prefix_leaves_celerys_keys_and_another_begins_them() -> None:
+    assert Keys().job("a") == "pose:job:a"
+    assert (Keys().unacked, Keys().broker_options, Keys().result_options) == ("unacked", {}, {})
+    two = Keys("two")
+    assert two.broker_options["unacked_index_key"] == "two:unacked_index"
+    assert two.result_options == {"global_keyprefix": "two:"}
+    assert two.celery_settings["event_exchange"] == "two.celeryev"
+    assert two.waiting(queue_list("q", 3)) == "two:waiting:q\x06\x163"
+    assert queue_list("q") == "q"
+
+
+def test_the_table_has_every_key_that_a_script_names() -> None:
+    table = set(re.findall(r"^    ([a-z]+)(?:[:/]<\w+>\S*)?  ", Keys.__doc__ or "", re.MULTILINE))
+    assert {"job", "calls", "overlay"} <= table
+    for script in (ROOT / "worker" / "jobs" / "lua").glob("*.lua"):
+        assert set(re.findall(r"prefix \.\. ':([a-z]+)", script.read_text(encoding="utf-8"))) <= table, script.name

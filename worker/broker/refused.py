@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Union
 
 import redis
 
-from worker.servers import DEFAULT_URL, connect
+from worker.servers import DEFAULT_URL, Keys, connect
 from worker.settings import Settings
 
 #: Entries that are kept; older ones make room.
@@ -32,7 +32,7 @@ class Refused:
     """
 
     def __init__(self, client: redis.Redis, prefix: str, keep_s: int) -> None:
-        self._client, self._key, self._keep_s = client, f"{prefix}:refused", keep_s
+        self._client, self._key, self._keep_s = client, Keys(prefix).ours("refused"), keep_s
 
     @classmethod
     def of(cls, settings: Settings) -> Refused:

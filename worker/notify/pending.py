@@ -19,7 +19,7 @@ import redis
 
 from worker.contract import parse_job
 from worker.errors import InvalidRequest
-from worker.servers import DEFAULT_URL, connect
+from worker.servers import DEFAULT_URL, Keys, connect
 from worker.settings import Settings
 
 #: Seconds for which an entry is kept at most.
@@ -72,7 +72,7 @@ class Pending:
 
     def __init__(self, client: redis.Redis, prefix: str) -> None:
         self._client = client
-        self._due, self._entry = f"{prefix}:calls", f"{prefix}:call:"
+        self._due, self._entry = Keys(prefix).ours("calls"), Keys(prefix).call("")
         self._claim = client.register_script(_CLAIM)
 
     @classmethod
