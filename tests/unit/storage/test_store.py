@@ -62,6 +62,7 @@ def test_workers_sweep_by_themselves(tmp_path: Path) -> None:
     store = FileStore(tmp_path.as_uri())
     store.put("overlay/old.jpg", b"x", media_type="image/jpeg", ttl_s=1)
     sweeper = Sweeper(store, keep_s=1)
+    sweeper.start()
     try:
         wait_until(lambda: not (tmp_path / "overlay/old.jpg").exists())
     finally:
