@@ -20,6 +20,9 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 class Net(ABC):
     """A loaded net on one device; each engine derives its own."""
 
+    #: Passes of one size after which the next is as fast as any.
+    warm_passes = 1
+
     def __init__(self, manifest: Manifest, device: str, precision: str) -> None:
         self.manifest, self.device, self.precision = manifest, device, precision
 
@@ -46,14 +49,12 @@ class Net(ABC):
         return maps
 
     def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
-        """Run each (height, width), rounded up to the stride, once, so that the first job pays for nothing."""
+        """Run each (height, width), rounded up to the stride, so that the first job pays for nothing."""
         stride = self.manifest.input.stride
         for height, width in sizes:
-            self.warm_up(np.zeros((1, -(-height // stride) * stride, -(-width // stride) * stride, 3), np.uint8))
-
-    def warm_up(self, inputs: np.ndarray) -> None:
-        """Run `inputs`, of a size that is known to come often, for the sake of later ones."""
-        self(inputs)
+            inputs = np.zeros((1, -(-height // stride) * stride, -(-width // stride) * stride, 3), np.uint8)
+            for _ in range(self.warm_passes):
+                self(inputs)
 
     @abstractmethod
     def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:

@@ -1,8 +1,4 @@
-"""A module made faster for the input shapes that come again, by CUDA graphs.
-
-Each class here has a method ``get(shape, often)``, as :class:`worker.engine.torch_packed.PackedModules` has: it gives
-what runs an input of `shape` (N, C, H, W); `often` says whether that shape is known to come often.
-"""
+"""A module made faster for the input shapes that come again, by CUDA graphs."""
 
 from __future__ import annotations
 
@@ -18,22 +14,11 @@ MODES = ("off", "graph")
 #: Most input shapes that have a CUDA graph at a time.
 _MAX_GRAPHS = 64
 #: Passes of one shape after which a graph is recorded for it.
-_PATIENCE = 3
+PATIENCE = 3
 #: How many shapes are counted.
 _COUNTED = 1024
 
 Run = Callable[[torch.Tensor], Tuple[torch.Tensor, ...]]
-
-
-class Plain:
-    """The module as it is, whatever the shape."""
-
-    def __init__(self, module: Run) -> None:
-        self._module = module
-
-    def get(self, shape: Shape, *, often: bool = False) -> Run:
-        """The module."""
-        return self._module
 
 
 class CudaGraphs:
@@ -48,17 +33,16 @@ class CudaGraphs:
         self._graphs: OrderedDict[Shape, Run] = OrderedDict()
         self._seen: Counter[Shape] = Counter()
 
-    def get(self, shape: Shape, *, often: bool = False) -> Run:
-        """What runs `shape`: its graph, recorded in the next pass if need be, or the module."""
+    def __call__(self, batch: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+        """Run `batch` (N, C, H, W): by its shape's graph, which may be recorded now, or operator by operator."""
+        shape = tuple(batch.shape)
         if shape in self._graphs:
             self._graphs.move_to_end(shape)
-            return self._graphs[shape]
+            return self._graphs[shape](batch)
         if len(self._seen) >= _COUNTED:
             self._seen.clear()
         self._seen[shape] += 1
-        if not often and self._seen[shape] < _PATIENCE:
-            return self._module
-        return self._record
+        return self._module(batch) if self._seen[shape] < PATIENCE else self._record(batch)
 
     def _record(self, batch: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         given = batch.clone(memory_format=torch.preserve_format)  # the graph reads this memory for ever

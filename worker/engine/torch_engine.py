@@ -13,13 +13,12 @@ import numpy as np
 import torch
 
 from worker.engine.manifest import Manifest
-from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, empty_maps, parts, probe_side
-from worker.engine.netdef import NetPair, read_pair
+from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, parts, probe_side
+from worker.engine.netdef import read_pair
 from worker.engine.passes import optimise
 from worker.engine.shapes import check_shapes
-from worker.engine.torch_compiled import MODES, CudaGraphs, Plain
+from worker.engine.torch_compiled import MODES, PATIENCE, CudaGraphs
 from worker.engine.torch_graph import build_graph
-from worker.engine.torch_packed import PackedModules, can_pack
 from worker.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -56,7 +55,9 @@ class TorchNet(Net):
     ) -> None:
         if precision not in _DTYPES:
             raise ModelError(f"There is no precision {precision!r}; there are {', '.join(_DTYPES)}.")
-        if device == "cpu" and precision != "fp32" and not can_pack(_DTYPES[precision]):
+        if compile not in MODES:
+            raise ModelError(f"There is no way {compile!r} to compile a net; set POSE_COMPILE to {', '.join(MODES)}.")
+        if device == "cpu" and precision != "fp32" and not _cpu_computes(precision):
             logger.warning("This CPU has no instructions for %s; %s runs in fp32.", precision, manifest.name)
             precision = "fp32"
         super().__init__(manifest, device, precision)
@@ -68,10 +69,11 @@ class TorchNet(Net):
         side = probe_side(manifest)
         shapes = check_shapes(net, side, side)
         net = optimise(net)
-        module: Any = build_graph(net).to(device=device, dtype=self._dtype)
+        self._module: Any = build_graph(net).to(device=device, dtype=self._dtype)
         if device == "cpu":
             _keep_freed_memory()
-        self._modules: Any = _modules(module, net, self._dtype, device, compile)
+        elif compile == "graph":
+            self._module, self.warm_passes = CudaGraphs(self._module), PATIENCE
         if shapes:
             check_outputs(manifest, net.name, shapes)
         spec = manifest.input
@@ -89,15 +91,9 @@ class TorchNet(Net):
             given = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self._dtype)
             self._run(given.contiguous(memory_format=torch.channels_last), [maps])
 
-    def warm_up(self, inputs: np.ndarray) -> None:
-        """Have the size of `inputs` prepared for, and run it."""
-        sides = inputs.shape[1:3]
-        with self._pass(inputs.shape, sides):
-            self._run(self._normalised([inputs]), [empty_maps(self.manifest, 1, sides)], often=True)
-
     def close(self) -> None:
         """Give the parameters' memory back."""
-        self._modules = None
+        self._module = None
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -114,20 +110,18 @@ class TorchNet(Net):
         batch = batch.flip(1) if self._flip else batch
         return batch.sub_(self._mean).mul_(self._scale).to(self._dtype)
 
-    def _run(self, batch: torch.Tensor, maps: Sequence[Maps], *, often: bool = False) -> None:
-        made = self._modules.get(tuple(batch.shape), often=often)(batch)
-        blobs = dict(zip(self._blobs, made))
+    def _run(self, batch: torch.Tensor, maps: Sequence[Maps]) -> None:
+        blobs = dict(zip(self._blobs, self._module(batch)))
         for part in parts(self.manifest, maps):
             torch.from_numpy(part.target).copy_(blobs[part.blob][part.images, part.channels])
 
 
-def _modules(module: Any, net: NetPair, dtype: torch.dtype, device: str, mode: str) -> Any:
-    """What has a method ``get``: the module to run an input of a shape; see :mod:`worker.engine.torch_compiled`."""
-    if mode not in MODES:
-        raise ModelError(f"There is no way {mode!r} to compile a net; set POSE_COMPILE to {', '.join(MODES)}.")
-    if mode == "graph" and device.startswith("cuda"):
-        return CudaGraphs(module)
-    return PackedModules(module, net) if device == "cpu" and can_pack(dtype) else Plain(module)
+def _cpu_computes(precision: str) -> bool:
+    """Whether this CPU has instructions for `precision`, ``bf16`` or ``fp16``."""
+    try:
+        return bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported")())
+    except (AttributeError, RuntimeError):  # an older torch, or one without oneDNN
+        return False
 
 
 @functools.lru_cache(maxsize=1)

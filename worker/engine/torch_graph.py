@@ -41,7 +41,6 @@ def build_graph(net: NetPair) -> fx.GraphModule:
         # Further outputs (a Dropout's mask, a Concat's split sizes) serve training; using one is found by check_shapes.
         for spare in operator.outputs[1:]:
             blobs.pop(spare, None)
-        result.meta["reads"] = operator.inputs[0]  # for worker.engine.torch_packed
         blobs[blob] = result
     try:
         graph.output(tuple(blobs[blob] for blob in net.output_blobs))

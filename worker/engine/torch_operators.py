@@ -60,18 +60,10 @@ def conv(
     dilation: Tuple[int, int],
     groups: int,
     relu: bool = False,
-    packed: bool = False,
 ) -> torch.Tensor:
-    """Convolution, and Relu after it if wanted; `extra` is the padding that is not the same on both sides.
-
-    `packed`: the weights are in oneDNN's own memory order, and it does both in one pass, on a CPU.
-    """
+    """Convolution, and Relu after it if wanted; `extra` is the padding that is not the same on both sides."""
     if any(extra):
         x = _padded(x, extra, 0.0)
-    if packed:
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, padding, stride, dilation, groups, "relu" if relu else "none", [], ""
-        )
     made = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return F.relu_(made) if relu else made
 

@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.nets import Op, checked, pose_operators, pose_parameters
-from worker.engine import torch_packed
+from tests.support.nets import Op, checked
 from worker.engine.manifest import read_manifest
 from worker.engine.netdef import NetPair, check_pair, read_net
 from worker.engine.passes import drop_identities, fold_batch_norms, fold_scalings, optimise, single_assignment
 from worker.engine.torch_graph import build_graph
-from worker.engine.torch_packed import PackedModules
 
 RANDOM = np.random.default_rng(11)
 X = RANDOM.standard_normal((2, 6, 10, 12)).astype(np.float32)
@@ -204,36 +202,3 @@ def test_the_default_net_loses_24_convolutions(thin: NetPair) -> None:
     optimised = optimise(thin)
     assert _kinds(thin)["Conv"] - _kinds(optimised)["Conv"] == 24
     _same(thin, optimised, 255 * np.random.default_rng(0).random((1, 3, 48, 64), np.float32))
-
-
-needs_packing = pytest.mark.skipif(not torch_packed.can_pack(torch.float32), reason="this torch packs no weights")
-
-
-@needs_packing
-def test_packed_convolutions_with_relu_compute_the_same(thin: NetPair) -> None:
-    """Sizes one after the other, most with weights that were packed for another."""
-    net = optimise(thin)
-    plain = build_graph(net)
-    modules = PackedModules(build_graph(net), net)
-    seen = set()
-    for shape in ((1, 3, 48, 64), (3, 3, 16, 24), (1, 3, 184, 96), (1, 3, 184, 96), (1, 3, 184, 96), (1, 3, 48, 64)):
-        x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 255
-        module = modules.get(shape)
-        seen.add(id(module))
-        with torch.inference_mode():
-            expected, found = plain(x)[0], module(x.contiguous(memory_format=torch.channels_last))[0]
-        assert (found - expected).abs().max() <= 1e-5 * (expected.max() - expected.min())
-    assert len(seen) == 2  # the first, and the one that came three times
-
-
-@needs_packing
-def test_weights_are_packed_for_few_sizes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_packed, "_MAX_BYTES", 2 * 4 * 57 * 193)
-    net = single_assignment(checked(pose_operators(), pose_parameters()))
-    modules = PackedModules(build_graph(net), net)
-    shapes = [(1, 3, 8 * number, 16) for number in range(1, 5)]
-    made = [modules.get(shape, often=True) for shape in shapes]
-    assert len({id(module) for module in made}) == 4
-    assert modules.get(shapes[3]) is made[3]
-    assert modules.get(shapes[2]) is made[2]
-    assert modules.get(shapes[0]) is made[2]  # gone; one pass alone gets it no weights of its own

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.cases import GOLDEN, TOLERANCE, batch, recorded, sampled, write_operators
-from worker.engine import load, torch_packed
+from worker.engine import load, torch_engine
 from worker.engine.manifest import read_manifest
 from worker.engine.netdef import read_pair
 from worker.engine.passes import optimise
@@ -52,7 +52,7 @@ def test_lower_precision_of_the_default_net(thin_net: Path, precision: torch.dty
 def test_a_precision_that_the_cpu_lacks_runs_in_fp32(
     thin_net: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch_packed, "_runs", lambda dtype: False)
+    monkeypatch.setattr(torch_engine, "_cpu_computes", lambda precision: False)
     net = load(thin_net, precision="bf16")
     assert net.precision == "fp32"
     assert caplog.messages == ["This CPU has no instructions for bf16; mobilenet_thin runs in fp32."]
