@@ -41,6 +41,8 @@ _REMOVED: Dict[Tuple[str, Optional[str]], str] = {
 }
 #: What is said where a broker is needed and none is configured.
 NO_BROKER = f"POSE_BROKER_URL is not set; set it to your Redis, e.g. {DEFAULT_URL}."
+#: Variables for which being set but empty is a value of its own.
+_MAY_BE_EMPTY = ("callback_queues",)
 #: Characters of a value that a message shows.
 _MOST_SHOWN = 200
 _MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -154,6 +156,11 @@ class Settings(BaseModel):
         "Hosts of images and webhooks that may have addresses which are not public, separated by commas; "
         "`*.example.org` stands for all hosts of a domain",
     )
+    callback_queues: Names = _setting(
+        ("celery",),
+        "Queues to which this worker may send tasks that follow a job (`callback`, and what Celery's chains, links and "
+        "chords embed), separated by commas. Set but empty: none",
+    )
     webhook_secret: str = _setting(
         "",
         "Key for the signatures of webhook calls (HMAC-SHA256), 16 characters or more. Empty: no webhooks",
@@ -266,7 +273,7 @@ def _values(environment: Mapping[str, str]) -> Dict[str, str]:
     values: Dict[str, str] = {}
     for variable, text in environment.items():
         name = variable[len(PREFIX) :].lower()
-        if not variable.startswith(PREFIX) or not text:
+        if not variable.startswith(PREFIX) or (not text and name not in _MAY_BE_EMPTY):
             continue
         if name.endswith("_file") and name[: -len("_file")] in Settings.model_fields:
             name, path = name[: -len("_file")], text

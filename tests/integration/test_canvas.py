@@ -56,6 +56,7 @@ class Shop(NamedTuple):
         """The next `count` messages on the service's own queue: task and arguments."""
         wait_until(lambda: self.client.llen(self.name) >= count)
         messages = [json.loads(self.client.rpop(self.name)) for _ in range(count)]
+        assert all(one["headers"]["expires"] for one in messages)  # nobody may ever fetch them
         return [{"task": one["headers"]["task"], "args": json.loads(b64decode(one["body"]))[0]} for one in messages]
 
 
@@ -67,6 +68,7 @@ def shop(
     image = tmp_path / "a.png"
     cv2.imwrite(str(image), np.zeros((64, 48, 3), np.uint8))
     variables = {"POSE_QUEUE": f"pose-{name}", "POSE_IMAGE_ROOTS": tmp_path, "POSE_ENGINE": "null"}
+    variables["POSE_CALLBACK_QUEUES"] = name
     worker = start_worker("cpu5", POSE_BROKER_URL=broker, **variables)
     yield Shop(broker, name, image, redis_client)
     assert stop_child(worker, grace_s=20) == 0
@@ -95,6 +97,14 @@ def test_a_chord_whose_member_fails_ends_in_that_and_is_no_bug_of_the_worker(sho
     why = "str(chord([pose(), pose('/nowhere/b.png')], own('shop.sum')).apply_async().get(timeout=60, propagate=False))"
     assert "ImageNotAllowed" in shop.does(why)
     assert shop.client.llen(shop.name) == 0
+
+
+def test_what_follows_goes_to_queues_that_the_operator_lists_alone(shop: Shop) -> None:
+    why = shop.does(
+        "str(pose().apply_async(link=app.signature('x', queue='elsewhere')).get(timeout=60, propagate=False))"
+    )
+    assert "POSE_CALLBACK_QUEUES" in why
+    assert shop.client.llen("elsewhere") == 0
 
 
 def test_an_errback_is_sent_when_a_job_fails(shop: Shop) -> None:

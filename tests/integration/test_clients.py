@@ -79,6 +79,7 @@ def client(
         POSE_RETRY_MAX_S=1,
         POSE_MAX_ATTEMPTS=50,
         POSE_URL_TIMEOUT_S=2,
+        POSE_CALLBACK_QUEUES="celery,shop",
     )
     with PoseClient(broker) as client:
         yield client

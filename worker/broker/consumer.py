@@ -41,7 +41,7 @@ class Consumer(consumer.Consumer):
 
         def on_message(message: Any) -> None:
             try:
-                gate.check(message, settings().max_message_bytes)
+                gate.check(message, settings().max_message_bytes, settings().callback_queues)
                 handle(message)
             except InvalidRequest as exc:
                 self._refuse(message, str(exc))

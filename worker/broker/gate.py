@@ -7,11 +7,12 @@ message is looked at first; see :mod:`worker.broker.consumer` for what becomes o
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any, Iterator, List, Optional, Tuple
 
 import kombu.compression
-from celery.utils.time import maybe_iso8601
+from celery.app.task import Context
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from worker.broker.embedded import check_embedded
@@ -24,12 +25,8 @@ from worker.files import printable
 MAX_DEPTH = 20
 #: By more than this no two zones differ.
 _A_DAY = timedelta(days=1)
-#: Headers that would decide what the worker's settings decide, or that Celery sets for itself.
-_DROPPED: Tuple[str, ...] = (
-    *("timelimit", "shadow", "ignore_result", "stamped_headers", "stamps", "called_directly", "is_eager", "on_node"),
-    *("hostname", "loglevel", "logfile", "delivery_info", "args", "kwargs", "properties", "headers"),
-    *("argsrepr", "kwargsrepr"),
-)
+#: Seconds by which a message may come before the time at which it is to be done, as those do that RabbitMQ held back.
+_EARLY = timedelta(seconds=2)
 
 
 class _Headers(BaseModel):
@@ -61,6 +58,10 @@ class _Headers(BaseModel):
         return value
 
 
+#: Headers that a task would take for its own state, or that decide what the worker's settings decide.
+_DROPPED = {*dir(Context), "argsrepr", "kwargsrepr", "ignore_result", "on_node"} - set(_Headers.model_fields)
+
+
 def _in_any_zone(moment: datetime) -> None:
     """Raises ValueError if `moment` is so near to the end of all time that it has none elsewhere, where Celery asks."""
     try:
@@ -79,8 +80,12 @@ def _packed(_: Any) -> None:
     raise ValueError("it is compressed")
 
 
-def check(message: Any, max_bytes: int) -> None:
+def check(message: Any, max_bytes: int, callback_queues: Tuple[str, ...]) -> None:
     """Check kombu's `message`, and take from its headers what the worker decides itself.
+
+    Args:
+        max_bytes: as POSE_MAX_MESSAGE_BYTES.
+        callback_queues: as POSE_CALLBACK_QUEUES.
 
     Raises:
         InvalidRequest: one sentence on what is wrong.
@@ -104,7 +109,7 @@ def check(message: Any, max_bytes: int) -> None:
         raise InvalidRequest(
             f"The message's body cannot be read: {in_words(exc)}; send what docs/message.md says."
         ) from exc
-    _check_body(body)
+    _check_body(body, callback_queues)
 
 
 #: How text may be called that is UTF-8.
@@ -115,8 +120,8 @@ _JSON = "application/json"
 def _check_headers(message: Any) -> None:
     if not isinstance(message.headers, dict):
         raise InvalidRequest("The message has no headers; send Celery's protocol 2, as docs/message.md has it.")
-    for name in _DROPPED:
-        message.headers.pop(name, None)
+    for name in _DROPPED & set(message.headers):
+        del message.headers[name]
     if too_deep(message.headers) or too_deep(message.properties):
         raise InvalidRequest(f"The message's headers are nested more than {MAX_DEPTH} times; send plain ones.")
     wrong_id = id_fault(message.headers.get("id"))
@@ -132,11 +137,19 @@ def _check_headers(message: Any) -> None:
         ) from exc
     if headers.task != TASK:
         raise InvalidRequest(f"The task {headers.task!r:.200} is not known here; send {TASK}.")
+    _check_eta(message.headers.pop("eta", None))
     if not all(isinstance(name, str) for name in message.headers):
         raise InvalidRequest("The message's headers have names that are no text.")
 
 
-def _check_body(body: Any) -> None:
+def _check_eta(eta: Optional[str]) -> None:
+    """Celery's parent would hold a message until its time, in memory and as many as there are. Here none is held."""
+    moment = maybe_iso8601(eta)
+    if moment is not None and maybe_make_aware(moment) > datetime.now(timezone.utc) + _EARLY:
+        raise InvalidRequest(f"The message is not to be done before {eta:.40} (eta, countdown); send it then.")
+
+
+def _check_body(body: Any, callback_queues: Tuple[str, ...]) -> None:
     if not isinstance(body, (list, tuple)) or len(body) != 3:
         raise InvalidRequest("The message's body must be a list of arguments, keyword arguments and what is embedded.")
     args, kwargs, embedded = body
@@ -148,7 +161,7 @@ def _check_body(body: Any) -> None:
         raise InvalidRequest("self is not an argument; see docs/message.md.")
     if too_deep(body):
         raise InvalidRequest(f"The message is nested more than {MAX_DEPTH} times; send what docs/message.md says.")
-    check_embedded(embedded)
+    check_embedded(embedded, callback_queues)
 
 
 def too_deep(value: Any, most: int = MAX_DEPTH) -> bool:

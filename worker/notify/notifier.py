@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import kombu.exceptions
 import redis
+from pydantic import ValidationError
 
-from worker.contract import without_query
+from worker.contract import Callback, without_query
 from worker.notify.pending import LOOK_AGAIN_S, Call, Pending
 from worker.notify.webhook import call, payload
 from worker.settings import Settings
@@ -115,9 +116,19 @@ class Notifier:
             return
         if self._called(entry, told, host):
             if entry.callback:
-                name, queue = entry.callback["task"], entry.callback.get("queue", "celery")
-                self._send(name, queue, told, f"{entry.job_id}.ended")
+                self._call_back(entry, told)
             self._pending.done(entry.job_id)
+
+    def _call_back(self, entry: Call, argument: Mapping[str, Any]) -> None:
+        """Send the task that follows, if it may be sent: clients write entries, too."""
+        try:
+            callback = Callback.model_validate(entry.callback)
+        except ValidationError:
+            callback = None
+        if callback is None or callback.queue not in self._settings.callback_queues:
+            logger.error("✗ Job %s: its callback is not sent; see POSE_CALLBACK_QUEUES.", entry.job_id)
+            return
+        self._send(callback.task, callback.queue, argument, f"{entry.job_id}.ended")
 
     def _called(self, entry: Call, told: Mapping[str, Any], host: str) -> bool:
         """Whether the webhook needs no other try."""

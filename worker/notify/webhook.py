@@ -23,7 +23,12 @@ _ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
 
 def check_wanted(job: Job, settings: Settings) -> None:
-    """Raises InvalidRequest if `job` wants a webhook called and this deployment calls none."""
+    """Raises InvalidRequest if `job` wants a webhook or a callback that this deployment does not call."""
+    if job.callback and job.callback.queue not in settings.callback_queues:
+        raise InvalidRequest(
+            f"The job for {without_query(job.image)!r} names a callback for the queue {job.callback.queue!r}, but this "
+            f"worker sends to {', '.join(settings.callback_queues) or 'none'} only; list it in POSE_CALLBACK_QUEUES."
+        )
     if job.webhook and not settings.webhook_secret:
         raise InvalidRequest(
             f"The job for {without_query(job.image)!r} names a webhook, but this worker calls none; "

@@ -33,6 +33,7 @@ SETTINGS = read_settings(
         "POSE_PRIVATE_HOSTS": "localhost",
         "POSE_RETRY_BASE_S": "0.05",
         "POSE_URL_TIMEOUT_S": "1",
+        "POSE_CALLBACK_QUEUES": "shop",
     }
 )
 DONE = {"status": "SUCCESS", "result": {"people": []}}
@@ -172,6 +173,20 @@ def test_a_task_is_sent_instead_or_as_well(pending: Pending, start: Start) -> No
     wait_until(lambda: sent)
     told = {"job_id": "job-5", "state": "SUCCESS", "result": {"people": []}}
     assert sent == [("shop.posed", "shop", told, "job-5.ended")]
+
+
+@pytest.mark.parametrize(
+    "callback", [{"task": "shop.posed", "queue": "other"}, {"task": "celery.group", "queue": "shop"}, {"task": "a"}, {}]
+)
+def test_a_task_that_may_not_be_sent_is_not(pending: Pending, start: Start, callback: Dict[str, str]) -> None:
+    """Clients write entries themselves, and so can strangers."""
+    pending.add("job-7", "http://localhost:9/", callback)
+    sent = start()
+    pending.ring("job-7")
+    pending.add("job-8", None, {"task": "shop.posed", "queue": "shop"})
+    pending.ring("job-8")
+    wait_until(lambda: sent)
+    assert [one[0] for one in sent] == ["shop.posed"]
 
 
 def test_a_job_that_is_done_once_more_is_told_of_once_more(pending: Pending, start: Start) -> None:
