@@ -199,3 +199,49 @@ def test_the_refused_are_listed_and_removed(client: PoseClient, redis_client: re
     assert "no entry" in refused("list")
     assert "removed" in refused("purge")
     assert refused("list") == "0 refused messages\n"
+
+
+#: An errback of Celery's own, which would run the others within the slot, and make the set of running jobs a list.
+RUNS_OTHERS = {
+    "task": "celery.starmap",
+    "immutable": True,
+    "kwargs": {},
+    "options": {},
+    "args": [
+        {"task": "celery.group"},
+        [
+            [
+                [{"task": "x", "args": [], "kwargs": {}, "immutable": True, "options": {"queue": f"{QUEUE}:running"}}],
+                [["t", None], None],
+                "g",
+                [],
+            ]
+        ],
+    ],
+}
+
+
+@pytest.mark.parametrize("where", ["body", "header"])
+def test_nothing_that_a_message_brings_along_is_run_here(
+    client: PoseClient, redis_client: redis.Redis, image: Path, where: str
+) -> None:
+    job_id = f"runs-others-{where}"
+    body = [[], {"image": "/nowhere/a.png"}, {"errbacks": [RUNS_OTHERS]} if where == "body" else None]
+    headers = {} if where == "body" else {"errbacks": [RUNS_OTHERS], "callbacks": [RUNS_OTHERS]}
+    redis_client.lpush(QUEUE, json.dumps(message(job_id, body, headers=headers)))
+    wait_until(lambda: _end(client, job_id))
+    wanted = "InvalidRequest" if where == "body" else "ImageNotAllowed"
+    assert _end(client, job_id)["result"]["exc_type"] == wanted
+    assert client.submit(image, overlay=False).result(60).people == []  # whose record is among those that run
+    assert redis_client.type(f"{QUEUE}:running") in (b"none", b"zset")
+
+
+def test_messages_for_later_are_not_held(worker: Running, client: PoseClient, redis_client: redis.Redis) -> None:
+    memory = worker.memory()
+    for number in range(200):
+        padding = {"image": "/nowhere/a.png", "options": {"model": "x" * 150_000}}
+        fields = message(f"later-{number}", [[], padding, None], headers={"eta": "2130-01-01T00:00:00"})
+        redis_client.lpush(QUEUE, json.dumps(fields))
+    wait_until(lambda: _end(client, "later-199"))
+    assert "not to be done before" in str(_end(client, "later-199")["result"]["exc_message"])
+    assert worker.memory() < memory + (100 << 20)

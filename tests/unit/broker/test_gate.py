@@ -74,7 +74,7 @@ SIGNATURE = {
     "task": "a.b",
     "args": [1],
     "kwargs": {},
-    "options": {"queue": "own", "task_id": "x"},
+    "options": {"queue": "celery", "task_id": "x"},
     "subtask_type": None,
 }
 
@@ -212,7 +212,7 @@ def test_what_is_compressed_is_not_unpacked(channel: Any) -> None:
 
 #: Headers that lift a worker's limits, or say what Celery sets itself.
 LIFTING: List[str] = ["timelimit", "ignore_result", "stamped_headers", "called_directly", "is_eager", "delivery_info"]
-LIFTING += ["callbacks", "errbacks", "chain", "chord", "reply_to", "eta", "_children", "update"]
+LIFTING += ["callbacks", "errbacks", "chain", "chord", "reply_to", "_children", "update"]
 
 
 @pytest.mark.parametrize("name", LIFTING)

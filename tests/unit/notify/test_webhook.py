@@ -33,7 +33,7 @@ SETTINGS = read_settings(
         "POSE_PRIVATE_HOSTS": "localhost",
         "POSE_RETRY_BASE_S": "0.05",
         "POSE_URL_TIMEOUT_S": "1",
-        "POSE_CALLBACK_QUEUES": "shop",
+        "POSE_CALLBACK_QUEUES": "shop,q,celery",
     }
 )
 DONE = {"status": "SUCCESS", "result": {"people": []}}
