@@ -36,7 +36,7 @@ logger = get_logger(__name__)
 
 
 class PoseApp(Celery):
-    """What Celery hands to every task, request and consumer, and so the one place for what they share.
+    """What Celery hands to every task, request and consumer, and so the one object for what they share.
 
     Attributes:
         parent: what the worker's main process holds; slots have it from before they forked.
@@ -62,7 +62,7 @@ class PoseApp(Celery):
 
     @functools.cached_property
     def pending(self) -> Pending:
-        """Who is to be told of a job's end."""
+        """Who is to hear of a job's end."""
         return Pending.of(settings())
 
     @functools.cached_property

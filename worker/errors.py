@@ -47,7 +47,7 @@ class PermanentError(PoseError):
 
 
 class InvalidRequest(PermanentError):
-    """The message does not fit the wire contract."""
+    """The message does not fit the contract."""
 
 
 class JobConflict(InvalidRequest):

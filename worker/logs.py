@@ -49,7 +49,7 @@ class JsonLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one JSON object in one line."""
-        told: Dict[str, Any] = {
+        fields: Dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -59,8 +59,8 @@ class JsonLine(logging.Formatter):
             **getattr(record, "job", {}),
         }
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told, default=str)
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)
 
 
 class Sieve(logging.Filter):
@@ -71,13 +71,13 @@ class Sieve(logging.Filter):
             return False
         if record.name.startswith(_OTHERS):
             record.exc_info = record.exc_text = None
-            # How often the broker has been tried is told of how many times, which are not limited.
+            # Celery writes "(3/None)": the third try of how many; the number of tries has no limit here.
             record.msg, record.args = record.getMessage().replace("/None)", ")"), ()
         return True
 
 
 def formatter(worker: str) -> logging.Formatter:
-    """What POSE_LOG asks for; read here as it is, since wrong settings have to be told, too."""
+    """What POSE_LOG asks for; read here as it is, since wrong settings are logged, too."""
     return JsonLine(worker) if os.environ.get("POSE_LOG") == "json" else Line()
 
 

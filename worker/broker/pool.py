@@ -49,19 +49,19 @@ def use_private_folder() -> None:
 def leave_soon() -> None:
     """In a slot: wait 2 s, not 30, for the parent to read how the last job ended.
 
-    Of a job that a slot had just been given when the worker was told to stop, Celery's parent never reads that; the
+    Of a job that a slot had just been given when the worker is to stop, Celery's parent never reads that; the
     result is in Redis. Test: a_slot_that_ends_reads_how_long_to_wait_where_it_is_set.
     """
     billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = _LAST_WORDS_TRIES
 
 
 def is_stopping() -> bool:
-    """Whether the worker was told to stop."""
+    """Whether the worker is to stop."""
     return state.should_stop is not None or state.should_terminate is not None
 
 
 def raise_if_stopping() -> None:
-    """Leave as Celery does, if the worker was told to stop."""
+    """Leave as Celery does, if the worker is to stop."""
     if state.should_stop is not None:
         raise WorkerShutdown(state.should_stop)
     if state.should_terminate is not None:

@@ -111,7 +111,7 @@ class _Transport:
         """Hand on `message`. It goes back to the queue that it was taken from, wherever it says that it belongs.
 
         One that named another would be lost there; and all would be, if that was a key of Celery's own. Its delivery
-        tag is one that nobody else has chosen: two messages of one tag would take each other's place in work.
+        tag is one that nobody else has chosen: two messages of one tag would be taken for each other in work.
         Tests: a_message_goes_back_to_where_it_was_whatever_it_says, messages_of_one_tag_are_in_work_side_by_side.
         """
         message["properties"]["delivery_tag"] = str(uuid.uuid4())

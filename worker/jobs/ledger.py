@@ -149,8 +149,8 @@ class Ledger:
             most: attempts that a job may have; beyond, it is dead.
             started: what says so in the result backend.
         """
-        told = (message.digest, message.dumps(), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
-        verdict, attempts, age_s = self._run("begin", job_id, *told, *started)
+        arguments = (message.digest, message.dumps(), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
+        verdict, attempts, age_s = self._run("begin", job_id, *arguments, *started)
         return Beginning(_text(verdict), int(attempts), float(age_s))
 
     def renew(self, job_id: str, holder: str) -> None:
@@ -162,8 +162,8 @@ class Ledger:
     ) -> str:
         """After `what` went wrong, have the job sent again in `pause_s` seconds: ``later``; ``dead`` if its dead letter
         is to be written, by :meth:`finish`; or its other state."""
-        told = (holder, what, int(counts), pause_s, most, KEEP_S)
-        return str(self._run("later", job_id, *told, *retry))
+        arguments = (holder, what, int(counts), pause_s, most, KEEP_S)
+        return str(self._run("later", job_id, *arguments, *retry))
 
     def release(self, job_id: str, holder: str, what: str, *, counts: bool) -> str:
         """Say that an attempt was broken off, and its message is given back; returns the job's state then.
@@ -249,8 +249,8 @@ class Ledger:
         except (ValueError, TypeError, RecursionError) as exc:
             raise InvalidRequest("The job's record is damaged; submit it again.") from exc
 
-    def _run(self, step: str, job_id: str, *told: Any) -> Any:
-        answer = _script(step)(args=[self.keys.prefix, job_id, *told], client=self._client)
+    def _run(self, step: str, job_id: str, *arguments: Any) -> Any:
+        answer = _script(step)(args=[self.keys.prefix, job_id, *arguments], client=self._client)
         return _text(answer) if isinstance(answer, bytes) else answer
 
 

@@ -20,8 +20,8 @@ from worker.storage import s3
 
 def wrong(environment: Mapping[str, str]) -> List[str]:
     """A sentence for each thing that would keep a worker with this `environment` from starting, or from working."""
-    told = faults(environment)
-    return told or list(_missing(read_settings(environment)))
+    sentences = faults(environment)
+    return sentences or list(_missing(read_settings(environment)))
 
 
 def _missing(settings: Settings) -> Iterator[str]:
@@ -30,11 +30,11 @@ def _missing(settings: Settings) -> Iterator[str]:
         yield NO_BROKER
     for root in settings.image_roots:
         yield from _told(partial(check_root, root))
-        place = unquote(root[len("file://") :]) if root.startswith("file://") else root
+        folder = unquote(root[len("file://") :]) if root.startswith("file://") else root
         # A path of undecodable bytes is one, too.
-        if "://" not in place and not os.path.isdir(place):  # noqa: PTH112
+        if "://" not in folder and not os.path.isdir(folder):  # noqa: PTH112
             roots = masked(os.pathsep.join(settings.image_roots))
-            yield f"POSE_IMAGE_ROOTS is {roots!r}: there is no folder {masked(place)!r}."
+            yield f"POSE_IMAGE_ROOTS is {roots!r}: there is no folder {masked(folder)!r}."
     if not settings.models_dir.is_dir():
         yield f"POSE_MODELS_DIR is {str(settings.models_dir)!r}: there is no such folder."
         return

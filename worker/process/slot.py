@@ -11,7 +11,6 @@ from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 import cv2
 import numpy as np
 
-from worker import people as wire
 from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result, without_query
 from worker.device.channel import RemoteNet
 from worker.device.nets import Nets
@@ -23,6 +22,7 @@ from worker.images.policy import ImagePolicy, check_root
 from worker.jobs.attempt import Attempt, AttemptEnd
 from worker.observe.job_log import log_end
 from worker.observe.tracing import Tracer
+from worker.people import from_people, to_estimate_options, to_style
 from worker.pose import Estimate, Estimator, compiled, draw_overlay
 from worker.pose.formats import maps_archive
 from worker.process.life import Life
@@ -117,15 +117,13 @@ class Slot:
 
     def estimate(self, picture: LoadedImage, job: Job) -> Estimate:
         """Find the people in `picture`."""
-        return self._serve(self._net_of(job)).estimator.estimate(
-            [picture.pixels], wire.to_estimate_options(job.options)
-        )[0]
+        return self._serve(self._net_of(job)).estimator.estimate([picture.pixels], to_estimate_options(job.options))[0]
 
     def draw(self, picture: LoadedImage, estimate: Estimate, style: Optional[OverlayOptions]) -> Optional[bytes]:
         """The encoded overlay, or None if the job wants none."""
         if style is None:
             return None
-        drawn = draw_overlay(picture.pixels, estimate.people, **wire.to_style(style))
+        drawn = draw_overlay(picture.pixels, estimate.people, **to_style(style))
         kind, flags = (".png", []) if drawn.shape[2] == 4 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, style.quality])
         return bytes(cv2.imencode(kind, drawn, flags)[1])
 
@@ -168,7 +166,7 @@ class Slot:
                 frames=picture.frames,
             ),
             model=self._serve(self._net_of(job)).model,
-            people=wire.from_people(estimate.people),
+            people=from_people(estimate.people),
             overlay=stored[0],
             maps=stored[1],
             warnings=[*picture.warnings, *estimate.warnings],
@@ -192,7 +190,7 @@ class Slot:
             manifest = read_manifest(self.settings.models_dir / name)
             remote, nets = None, self._nets
             if self._address is not None:
-                # Beyond the time after which the net process counts as hanging: then it is that which is told.
+                # Longer than the time after which the net process counts as hanging, so that it is that which ends the wait.
                 timeout_s = self.settings.net_timeout_s + 5
                 number = self.settings.served.index(name)
                 remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s)

@@ -17,8 +17,8 @@ for _, letter in ipairs(due('dead', time - keep)) do -- its record has expired, 
   redis.call('ZREM', prefix .. ':dead', letter)
 end
 local found = {due('running', time), due('later', time)}
-for place = 7, #ARGV do
-  local list, before = ARGV[place], time - patience
+for index = 7, #ARGV do
+  local list, before = ARGV[index], time - patience
   local head = redis.call('LINDEX', list, -1)
   if head then
     local read, message = pcall(cjson.decode, head)
