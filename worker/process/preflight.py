@@ -29,30 +29,30 @@ def _missing(settings: Settings) -> Iterator[str]:
     if not settings.broker_url:
         yield NO_BROKER
     for root in settings.image_roots:
-        yield from _told(partial(check_root, root))
-        folder = unquote(root[len("file://") :]) if root.startswith("file://") else root
+        yield from _sentences(partial(check_root, root))
+        path = unquote(root[len("file://") :]) if root.startswith("file://") else root
         # A path of undecodable bytes is one, too.
-        if "://" not in folder and not os.path.isdir(folder):  # noqa: PTH112
+        if "://" not in path and not os.path.isdir(path):  # noqa: PTH112
             roots = masked(os.pathsep.join(settings.image_roots))
-            yield f"POSE_IMAGE_ROOTS is {roots!r}: there is no folder {masked(folder)!r}."
+            yield f"POSE_IMAGE_ROOTS is {roots!r}: there is no folder {masked(path)!r}."
     if not settings.models_dir.is_dir():
         yield f"POSE_MODELS_DIR is {str(settings.models_dir)!r}: there is no such folder."
         return
     for name in settings.served:
         variable = "POSE_MODEL" if name == settings.model else "POSE_MODELS"
-        for sentence in _told(partial(read_manifest, settings.models_dir / name)):
+        for sentence in _sentences(partial(read_manifest, settings.models_dir / name)):
             yield f"{variable} is {name!r}: {sentence}"
     # Else it is the worker's name that says which.
-    yield from _told(lambda: settings.device == "auto" or own_device(settings))
-    yield from _told(lambda: check_tracing(settings))
+    yield from _sentences(lambda: settings.device == "auto" or own_device(settings))
+    yield from _sentences(lambda: check_tracing(settings))
     if settings.overlay_store.startswith("s3://"):
-        yield from _told(s3.check)
+        yield from _sentences(s3.check)
     for variable, folder in _written(settings):
         if not _writable(folder):
             yield f"{variable} is {str(folder)!r}, which this user cannot write to; choose another folder."
 
 
-def _told(check: Callable[[], object]) -> Iterator[str]:
+def _sentences(check: Callable[[], object]) -> Iterator[str]:
     try:
         check()
     except PoseError as exc:

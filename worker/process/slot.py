@@ -190,7 +190,7 @@ class Slot:
             manifest = read_manifest(self.settings.models_dir / name)
             remote, nets = None, self._nets
             if self._address is not None:
-                # Longer than the time after which the net process counts as hanging, so that it is that which ends the wait.
+                # Longer than the time after which the net process counts as hanging, which ends the wait first.
                 timeout_s = self.settings.net_timeout_s + 5
                 number = self.settings.served.index(name)
                 remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s)
