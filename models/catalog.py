@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Dict, Tuple
 
-from worker.engine.manifest import InputSpec, Manifest, OutputSpec, read_manifest
+from worker.engine.manifest import Manifest, PoseNet, Spec, fault_in, read_manifest
 from worker.errors import ModelError
 
 if sys.version_info >= (3, 11):
@@ -18,8 +17,7 @@ else:
 CATALOG = Path(__file__).with_name("catalog.toml")
 
 
-@dataclass(frozen=True)
-class SourceFile:
+class SourceFile(Spec):
     """A file that a net can be made from, out of a Python package or from one of `urls`; `bytes` 0 is unknown."""
 
     name: str
@@ -40,45 +38,21 @@ class SourceFile:
         )
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(PoseNet):
     """One net of the catalogue; `confirm` says that its user must agree to the licence first.
 
     `architecture` is the net in this package that bare weights fill, or "".
     """
 
-    name: str
     title: str
-    licence: str
-    confirm: bool
-    architecture: str
-    skeleton: str
-    notes: str
-    input: InputSpec
-    heatmaps: OutputSpec
-    pafs: OutputSpec
+    confirm: bool = False
+    architecture: str = ""
     files: Tuple[SourceFile, ...]
-
-    @property
-    def output_blobs(self) -> Tuple[str, ...]:
-        """The one or two blobs that hold heatmaps and PAFs."""
-        return tuple(dict.fromkeys((self.heatmaps.blob, self.pafs.blob)))
 
     def manifest(self, directory: Path, source: str) -> Manifest:
         """What model.json says of this net in `directory`, made from `source`; checksums are still empty."""
-        return Manifest(
-            name=self.name,
-            licence=self.licence,
-            source=source,
-            predict_sha256="",
-            sha256="",
-            input=self.input,
-            heatmaps=self.heatmaps,
-            pafs=self.pafs,
-            skeleton=self.skeleton,
-            directory=directory,
-            notes=self.notes,
-        )
+        shared = {name: getattr(self, name) for name in PoseNet.model_fields}
+        return Manifest(**shared, source=source, predict_sha256="", sha256="", directory=directory)
 
     def is_intact(self, directory: Path) -> bool:
         """Whether `directory` holds this net, undamaged and described as the catalogue does."""
@@ -98,9 +72,9 @@ def read_catalog(path: Path = CATALOG) -> Dict[str, Entry]:
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        return {name: _entry(name, fields) for name, fields in document.items()}
-    except (OSError, ValueError, TypeError, KeyError) as exc:
-        raise ModelError(f"{path} is not a valid catalogue ({exc!r}); restore it from the repository.") from exc
+        return {name: Entry(name=name, **fields) for name, fields in document.items()}
+    except (OSError, ValueError, TypeError) as exc:
+        raise ModelError(f"{path} is not a valid catalogue ({fault_in(exc)}); restore it from the repository.") from exc
 
 
 def find_entry(name: str, path: Path = CATALOG) -> Entry:
@@ -113,21 +87,3 @@ def find_entry(name: str, path: Path = CATALOG) -> Entry:
     if name not in catalog:
         raise ModelError(f"There is no net {name!r} in the catalogue; it has {', '.join(sorted(catalog))}.")
     return catalog[name]
-
-
-def _entry(name: str, fields: Dict[str, Any]) -> Entry:
-    given = dict(fields["input"])
-    given["mean"] = tuple(float(value) for value in given["mean"])
-    return Entry(
-        name=name,
-        title=fields["title"],
-        licence=fields["licence"],
-        confirm=fields.get("confirm", False),
-        architecture=fields.get("architecture", ""),
-        skeleton=fields["skeleton"],
-        notes=fields.get("notes", ""),
-        input=InputSpec(**given),
-        heatmaps=OutputSpec(**fields["heatmaps"]),
-        pafs=OutputSpec(**fields["pafs"]),
-        files=tuple(SourceFile(**{**file, "urls": tuple(file.get("urls", ()))}) for file in fields["files"]),
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
@@ -60,12 +59,11 @@ class NetPairBuilder:
             PREDICT_NET: self.predict.SerializeToString(deterministic=True),
             INIT_NET: self.init.SerializeToString(deterministic=True),
         }
-        manifest = replace(
-            manifest,
-            predict_sha256=hashlib.sha256(files[PREDICT_NET]).hexdigest(),
-            sha256=hashlib.sha256(files[INIT_NET]).hexdigest(),
-            directory=directory,
-        )
+        checksums = {
+            "predict_sha256": hashlib.sha256(files[PREDICT_NET]).hexdigest(),
+            "sha256": hashlib.sha256(files[INIT_NET]).hexdigest(),
+        }
+        manifest = manifest.model_copy(update={**checksums, "directory": directory})
         files[MANIFEST] = manifest.to_json().encode()
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as folder:
             fresh = Path(folder) / "net"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
@@ -89,13 +88,13 @@ def write_operators(directory: Path) -> Path:
     builder.predict.op.extend(netdef(operators).op)
     builder.predict.external_output.append("y")
     manifest = find_entry("mobilenet_thin").manifest(directory, "a test")
-    manifest = replace(
-        manifest,
-        name="operators",
-        input=replace(manifest.input, blob="data", mean=(100.0, 110.0, 120.0), scale=1 / 64),
-        heatmaps=replace(manifest.heatmaps, blob="y"),
-        pafs=replace(manifest.pafs, blob="y"),
-    )
+    changes = {
+        "name": "operators",
+        "input": manifest.input.model_copy(update={"blob": "data", "mean": (100.0, 110.0, 120.0), "scale": 1 / 64}),
+        "heatmaps": manifest.heatmaps.model_copy(update={"blob": "y"}),
+        "pafs": manifest.pafs.model_copy(update={"blob": "y"}),
+    }
+    manifest = manifest.model_copy(update=changes)
     builder.write(directory, manifest)
     return directory
 

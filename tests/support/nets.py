@@ -116,8 +116,8 @@ def write_pose_net(
         predict_sha256=sha256_of(directory / "predict_net.pb"),
         sha256=sha256_of(directory / "init_net.pb"),
         input=InputSpec(blob="x", **spec),
-        heatmaps=OutputSpec("y", 0, 19),
-        pafs=OutputSpec("y", 19, 57),
+        heatmaps=OutputSpec(blob="y", start=0, stop=19),
+        pafs=OutputSpec(blob="y", start=19, stop=57),
         skeleton="COCO-18",
         directory=directory,
     )

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Literal, Tuple
 
-from worker.errors import ModelError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from worker.errors import ModelError, reason_in
 
 #: Version of model.json.
 SCHEMA_VERSION = 1
 PREDICT_NET, INIT_NET, MANIFEST = "predict_net.pb", "init_net.pb", "model.json"
 
 
-@dataclass(frozen=True)
-class InputSpec:
+class Spec(BaseModel):
+    """Knows all its fields, and does not change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputSpec(Spec):
     """What the net is fed: ``(pixel - mean) * scale`` in `channel_order`, sides multiples of `stride`."""
 
     blob: str
-    channel_order: str
+    channel_order: Literal["BGR", "RGB"]
     mean: Tuple[float, float, float]
     scale: float
-    stride: int
-    pad_value: int
+    stride: int = Field(ge=1)
+    pad_value: int = Field(ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _scales(self) -> InputSpec:
+        if self.scale == 0:
+            raise ValueError("the scale must not be 0")
+        return self
 
 
-@dataclass(frozen=True)
-class OutputSpec:
+class OutputSpec(Spec):
     """Channels `start` to `stop` (exclusive) of one output blob.
 
     `offset` is how far right of and below the truth what they show lies, in pixels of the input: a trained net's own
@@ -37,42 +47,48 @@ class OutputSpec:
     """
 
     blob: str
-    start: int
+    start: int = Field(ge=0)
     stop: int
     offset: Tuple[float, float] = (0.0, 0.0)
 
-    def __post_init__(self) -> None:
-        x, y = self.offset
-        object.__setattr__(self, "offset", (float(x), float(y)))
 
-
-@dataclass(frozen=True)
-class Manifest:
-    """One net: where it comes from, its files' checksums, its input and its two outputs."""
+class PoseNet(Spec):
+    """What is known of a net wherever its files are: its name and licence, its input and its two outputs."""
 
     name: str
     licence: str
-    source: str
-    predict_sha256: str
-    sha256: str
+    skeleton: Literal["COCO-18"]
+    notes: str = ""
     input: InputSpec
     heatmaps: OutputSpec
     pafs: OutputSpec
-    skeleton: str
-    directory: Path
-    notes: str = ""
+
+    @model_validator(mode="after")
+    def _has_all_channels(self) -> PoseNet:
+        for spec, channels in ((self.heatmaps, 19), (self.pafs, 38)):
+            if spec.stop - spec.start != channels:
+                raise ValueError(f"output {spec.blob}: expected {channels} channels, got {spec.start} to {spec.stop}")
+        return self
 
     @property
     def output_blobs(self) -> Tuple[str, ...]:
         """The blobs of heatmaps and of PAFs; one where they share it."""
         return tuple(dict.fromkeys((self.heatmaps.blob, self.pafs.blob)))
 
+
+class Manifest(PoseNet):
+    """One net in a directory: what it was made from, and its files' checksums."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: str
+    predict_sha256: str
+    sha256: str
+    directory: Path
+
     def to_json(self) -> str:
         """The text of model.json."""
-        document = asdict(self)
-        del document["directory"]
-        if not self.notes:
-            del document["notes"]
+        document = self.model_dump(exclude={"directory"})
         files = {PREDICT_NET: {"sha256": document.pop("predict_sha256")}, INIT_NET: {"sha256": document.pop("sha256")}}
         outputs = {"heatmaps": document.pop("heatmaps"), "pafs": document.pop("pafs")}
         return json.dumps({"schema": SCHEMA_VERSION, **document, "files": files, "outputs": outputs}, indent=2) + "\n"
@@ -115,55 +131,25 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         return _parse(document, path.parent)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise ModelError(f"{path} is not a valid manifest ({exc!r}); fetch or convert the net again.") from exc
+        raise ModelError(f"{path} is not a valid manifest ({fault_in(exc)}); fetch or convert the net again.") from exc
+
+
+def fault_in(exc: Exception) -> str:
+    """Of pydantic's errors the first one's field and reason; of another exception what it is."""
+    if not isinstance(exc, ValidationError):
+        return repr(exc)
+    fault = exc.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, fault["loc"])), reason_in(fault))))
 
 
 def _parse(document: Dict[str, Any], directory: Path) -> Manifest:
     if document["schema"] != SCHEMA_VERSION:
         raise ValueError(f"schema {document['schema']}, expected {SCHEMA_VERSION}")
-    if document["skeleton"] != "COCO-18":
-        raise ValueError(f"skeleton {document['skeleton']!r}, expected 'COCO-18'")
-    return Manifest(
-        name=str(document["name"]),
-        licence=str(document["licence"]),
-        source=str(document["source"]),
-        predict_sha256=str(document["files"][PREDICT_NET]["sha256"]),
-        sha256=str(document["files"][INIT_NET]["sha256"]),
-        input=_input(document["input"]),
-        heatmaps=_output(document["outputs"]["heatmaps"], 19),
-        pafs=_output(document["outputs"]["pafs"], 38),
-        skeleton=str(document["skeleton"]),
-        directory=directory,
-        notes=str(document.get("notes", "")),
-    )
-
-
-def _input(given: Dict[str, Any]) -> InputSpec:
-    first, second, third = (float(value) for value in given["mean"])
-    spec = InputSpec(
-        blob=str(given["blob"]),
-        channel_order=given["channel_order"],
-        mean=(first, second, third),
-        scale=float(given["scale"]),
-        stride=int(given["stride"]),
-        pad_value=int(given["pad_value"]),
-    )
-    if spec.channel_order not in ("BGR", "RGB"):
-        raise ValueError(f"input: channel order {spec.channel_order!r}, expected BGR or RGB")
-    if not all(math.isfinite(value) for value in (*spec.mean, spec.scale)) or spec.scale == 0:
-        raise ValueError("input: mean and scale must be finite, and the scale not 0")
-    if spec.stride < 1 or not 0 <= spec.pad_value <= 255:
-        raise ValueError("input: expected a stride of at least 1 and a pad_value of 0 to 255")
-    return spec
-
-
-def _output(given: Dict[str, Any], channels: int) -> OutputSpec:
-    spec = OutputSpec(
-        str(given["blob"]), int(given["start"]), int(given["stop"]), tuple(given.get("offset", (0.0, 0.0)))
-    )
-    if spec.start < 0 or spec.stop - spec.start != channels:
-        raise ValueError(f"output {spec.blob}: expected {channels} channels, got {spec.start} to {spec.stop}")
-    return spec
+    checksums = {
+        "predict_sha256": document["files"][PREDICT_NET]["sha256"],
+        "sha256": document["files"][INIT_NET]["sha256"],
+    }
+    return Manifest.model_validate({**document, **document["outputs"], **checksums, "directory": directory})
 
 
 def sha256_of(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, List
 
@@ -104,7 +103,8 @@ def test_maps_may_come_from_two_blobs_of_which_one_was_written_over(tmp_path: Pa
     manifest = read_manifest(directory)
     batch = np.random.default_rng(0).standard_normal((2, 3, 16, 24)).astype(np.float32)
     made = np.concatenate(load(directory).run(batch), 1)  # y
-    asked = replace(manifest, heatmaps=OutputSpec("c", 0, 19), pafs=OutputSpec("e", 19, 57))
+    specs = OutputSpec(blob="c", start=0, stop=19), OutputSpec(blob="e", start=19, stop=57)
+    asked = manifest.model_copy(update=dict(zip(("heatmaps", "pafs"), specs)))
     (directory / "model.json").write_text(asked.to_json())
     heatmaps, pafs = load(directory).run(batch)
     assert heatmaps.min() == 0  # c is what the Relu wrote over it, and e is c with its channels in reverse order

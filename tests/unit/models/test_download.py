@@ -17,8 +17,8 @@ from tests.support.servers import cut, serving, stall, status, whole
 from worker.errors import ModelError
 
 DATA = np.random.default_rng(0).bytes(3_000_000)
-FILE = SourceFile("a.bin", "caffe", hashlib.sha256(DATA).hexdigest(), len(DATA))
-UNSIZED = SourceFile("a.bin", "caffe", FILE.sha256, 0)
+FILE = SourceFile(name="a.bin", format="caffe", sha256=hashlib.sha256(DATA).hexdigest(), bytes=len(DATA))
+UNSIZED = FILE.model_copy(update={"bytes": 0})
 
 
 def _download(url: str, folder: Path, file: SourceFile = FILE, stall_s: float = 5.0) -> bytes:

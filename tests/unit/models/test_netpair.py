@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict
 
@@ -104,7 +103,7 @@ def test_a_file_in_the_way_is_left_alone(manifest: Manifest, tmp_path: Path) -> 
 
 
 def test_the_manifest_says_where_the_net_comes_from(manifest: Manifest, tmp_path: Path) -> None:
-    _builder().write(tmp_path / "small", replace(manifest, source="pose_iter_440000.caffemodel"))
+    _builder().write(tmp_path / "small", manifest.model_copy(update={"source": "pose_iter_440000.caffemodel"}))
     found = read_manifest(tmp_path / "small")
     assert found.source == "pose_iter_440000.caffemodel"
     assert "divides by 256" in found.notes
