@@ -20,8 +20,8 @@ logger = get_logger(__name__)
 class Consumer(consumer.Consumer):
     """As Celery's; what is no job of ours is refused: kept, logged, and ended under its id unless that is another's.
 
-    Celery looks its class up by the setting ``worker_consumer``; tests/integration/test_hostile_messages.py shows that
-    each of these methods is still called.
+    Celery finds the class by the setting ``worker_consumer``.
+    Test: each_ends_typed_or_is_kept_and_the_worker_goes_on.
     """
 
     def connect(self) -> Any:

@@ -1,7 +1,7 @@
 """A job in work, as Celery's parent sees it: when its slot is lost or ended, the message goes back.
 
-Celery takes the class from the task's attribute ``Request``. tests/integration/test_recovery.py and test_fleet.py fail
-if it stops calling one of these methods.
+Celery takes the class from the task's attribute ``Request``.
+Tests: a_slot_that_dies_is_replaced_and_its_job_redone, what_is_not_done_within_the_grace_goes_back_to_the_queue.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _STATES = {states.SUCCESS: "done", states.FAILURE: "failed", states.REVOKED: "re
 class _Encoding:
     """What the ledger stores together with a step, in Celery's own form (`_get_result_meta`).
 
-    Test: tests/integration/test_upgrade.py, which compares it with what Celery wrote.
+    Test: other_outcomes_are_read.
     """
 
     def encoded(
@@ -64,7 +64,7 @@ class ResultBackend(_Encoding, RedisBackend):
     ) -> Any:
         """Store `result`. Celery's own reads the key first, which the ledger's step need not.
 
-        Test: tests/integration/test_queue.py, a_result_is_stored_with_the_record.
+        Test: the_outcome_is_stored_before_the_message_is_acknowledged.
         """
         if rest.get("ended"):  # states on the way there are the ledger's own to write
             stored = self.encoded(task_id, result, state, request=request, traceback=traceback)
@@ -102,7 +102,7 @@ class ClientBackend(_Encoding, RedisBackend):
     def _get_task_meta_for(self, task_id: str) -> Dict[str, Any]:
         """What is stored of a job. As Celery's, but the id is looked at.
 
-        Test: tests/integration/test_clients.py, a_result_that_is_none_is_an_error_of_its_own.
+        Test: what_is_no_result_of_the_job_is_not_taken_for_one.
         """
         stored = self.get(self.get_key_for_task(task_id))
         meta: Dict[str, Any] = (

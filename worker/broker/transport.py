@@ -1,6 +1,6 @@
 """kombu's Redis transports, changed where kombu's own would end the worker or lose a message.
 
-Each change says what it is for, and which test in tests/unit/broker/test_transport.py fails if kombu changes below it.
+Each change says what it is for, and which test fails if kombu changes below it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Channel:
     def _handle_message(self, client: Any, response: Any) -> Any:
         """Take apart what was published to all workers, such as a command; what is no message is left out.
 
-        Test: integration/test_hostile_messages.py, what_is_published_to_all_workers.
+        Test: what_is_published_to_all_workers_ends_none.
         """
         payload = super()._handle_message(client, response)  # type: ignore[misc]
         if payload["type"] in (b"message", b"pmessage") and payload["data"]:
