@@ -9,7 +9,7 @@ pixels, the smaller half first; for sides that are multiples of the net's stride
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -89,6 +89,9 @@ class _Conversion:
             raise ModelError(f"The graph of {self._name!r} has no node {name!r}; is it the right file?")
         return self._nodes[name]
 
+    def _fault(self, node: tensorflow_pb2.NodeDef, reason: str) -> ModelError:
+        return ModelError(f"Node {node.name!r} of {self._name!r} {reason}.")
+
     def _behind(self, source: str) -> tensorflow_pb2.NodeDef:
         """The node that makes `source`, seen through Identity: frozen variables are read by way of one."""
         node, seen = self._node(_plain(source)), set()
@@ -98,7 +101,8 @@ class _Conversion:
         return node
 
     def _convert(self, node: tensorflow_pb2.NodeDef) -> str:
-        converters: Dict[str, Callable[[tensorflow_pb2.NodeDef], str]] = {
+        """Add what computes `node`; returns its blob, which has the node's name unless the converter says another."""
+        converters: Dict[str, Callable[[tensorflow_pb2.NodeDef], Optional[str]]] = {
             "Conv2D": self._conv,
             "DepthwiseConv2dNative": self._conv,
             "Add": self._sum,
@@ -120,15 +124,13 @@ class _Conversion:
                 f"supported are {', '.join(sorted(converters))}."
             )
         if node.attr["data_format"].s not in (b"", b"NHWC"):
-            raise ModelError(f"Node {node.name!r} of {self._name!r} is not in NHWC, which is not supported.")
-        return converters[node.op](node)
+            raise self._fault(node, "is not in NHWC, which is not supported")
+        return converters[node.op](node) or str(node.name)
 
-    def _conv(self, node: tensorflow_pb2.NodeDef) -> str:
+    def _conv(self, node: tensorflow_pb2.NodeDef) -> None:
         weights = self._constant(node.input[1])  # height, width, in, out (or multiplier)
         if weights.ndim != 4 or any(d != 1 for d in node.attr["dilations"].list.i):
-            raise ModelError(
-                f"Node {node.name!r} of {self._name!r} is no plain 2-D convolution, which is not supported."
-            )
+            raise self._fault(node, "is no plain 2-D convolution, which is not supported")
         height, width, channels, last = weights.shape
         depthwise = node.op == "DepthwiseConv2dNative"
         if depthwise:
@@ -138,58 +140,48 @@ class _Conversion:
         blobs = [self._blob(node, 0), self._builder.parameter(f"{node.name}_w", kernels)]
         window = self._window(node, (height, width), tuple(node.attr["strides"].list.i))
         self._builder.add("Conv", blobs, [node.name], group=channels if depthwise else 1, **window)
-        return str(node.name)
 
     def _bias(self, node: tensorflow_pb2.NodeDef) -> str:
         """Becomes the third input of the convolution before it, which must have no other reader."""
         source = self._blob(node, 0)
         operator = next((op for op in self._builder.predict.op if list(op.output) == [source]), None)
         if operator is None or operator.type != "Conv" or self._consumers[_plain(node.input[0])] != 1:
-            raise ModelError(
-                f"Node {node.name!r} of {self._name!r} adds a bias to no convolution, which is not supported."
-            )
+            raise self._fault(node, "adds a bias to no convolution, which is not supported")
         operator.input.append(self._builder.parameter(f"{source}_b", self._constant(node.input[1])))
         return source
 
-    def _sum(self, node: tensorflow_pb2.NodeDef) -> str:
+    def _sum(self, node: tensorflow_pb2.NodeDef) -> None:
         if any(self._behind(source).op == "Const" for source in node.input):
-            raise ModelError(f"Node {node.name!r} of {self._name!r} adds a constant, which is not supported.")
+            raise self._fault(node, "adds a constant, which is not supported")
         self._builder.add("Sum", [self._blob(node, 0), self._blob(node, 1)], [node.name])
-        return str(node.name)
 
-    def _activation(self, node: tensorflow_pb2.NodeDef) -> str:
+    def _activation(self, node: tensorflow_pb2.NodeDef) -> None:
         if node.op == "Relu6":
             self._builder.add("Clip", [self._blob(node, 0)], [node.name], min=0.0, max=6.0)
         else:
             self._builder.add("Relu", [self._blob(node, 0)], [node.name])
-        return str(node.name)
 
-    def _batch_norm(self, node: tensorflow_pb2.NodeDef) -> str:
+    def _batch_norm(self, node: tensorflow_pb2.NodeDef) -> None:
         if "is_training" not in node.attr or node.attr["is_training"].b:
-            raise ModelError(
-                f"Node {node.name!r} of {self._name!r} is made for training; freeze the graph for inference."
-            )
+            raise self._fault(node, "is made for training; freeze the graph for inference")
         names = [
             self._builder.parameter(f"{node.name}_{kind}", self._constant(source))
             for kind, source in zip(("scale", "offset", "mean", "variance"), node.input[1:5])
         ]
         epsilon = float(node.attr["epsilon"].f) if "epsilon" in node.attr else 1e-4
         self._builder.add("SpatialBN", [self._blob(node, 0), *names], [node.name], is_test=1, epsilon=epsilon)
-        return str(node.name)
 
-    def _pool(self, node: tensorflow_pb2.NodeDef) -> str:
+    def _pool(self, node: tensorflow_pb2.NodeDef) -> None:
         kernel = tuple(node.attr["ksize"].list.i)[1:3]
         window = self._window(node, kernel, tuple(node.attr["strides"].list.i))
         kind = {"AvgPool": "AveragePool", "MaxPool": "MaxPool"}[node.op]  # padding counts in neither, as in TensorFlow
         self._builder.add(kind, [self._blob(node, 0)], [node.name], **window)
-        return str(node.name)
 
-    def _concat(self, node: tensorflow_pb2.NodeDef) -> str:
+    def _concat(self, node: tensorflow_pb2.NodeDef) -> None:
         if int(self._constant(node.input[-1])) not in (3, -1):
-            raise ModelError(f"Node {node.name!r} of {self._name!r} joins along an axis that is not the channels'.")
+            raise self._fault(node, "joins along an axis that is not the channels'")
         blobs = [self._blob(node, i) for i in range(len(node.input) - 1)]
         self._builder.add("Concat", blobs, [node.name, f"{node.name}_dims"], axis=1)
-        return str(node.name)
 
     def _window(
         self, node: tensorflow_pb2.NodeDef, kernel: Tuple[int, ...], strides: Tuple[int, ...]
@@ -198,10 +190,8 @@ class _Conversion:
         window = {"kernel_h": kernel[0], "kernel_w": kernel[1], "stride_h": stride_h, "stride_w": stride_w}
         padding = node.attr["padding"].s
         if padding not in (b"SAME", b"VALID"):
-            raise ModelError(
-                f"Node {node.name!r} of {self._name!r} has the padding {padding.decode(errors='replace')}; only SAME "
-                "and VALID are supported."
-            )
+            shown = padding.decode(errors="replace")
+            raise self._fault(node, f"has the padding {shown}; only SAME and VALID are supported")
         if padding == b"SAME":
             rows, columns = max(kernel[0] - stride_h, 0), max(kernel[1] - stride_w, 0)
             top, left = rows // 2, columns // 2
@@ -215,9 +205,7 @@ class _Conversion:
         node = self._behind(source)
         tensor = node.attr["value"].tensor
         if node.op != "Const" or tensor.dtype not in (_FLOAT, _INT32):
-            raise ModelError(
-                f"Node {node.name!r} of {self._name!r} is not a float or int32 constant; freeze the graph."
-            )
+            raise self._fault(node, "is not a float or int32 constant; freeze the graph")
         shape = [dim.size for dim in tensor.tensor_shape.dim]
         dtype, listed = (np.float32, tensor.float_val) if tensor.dtype == _FLOAT else (np.int32, tensor.int_val)
         if tensor.tensor_content:
@@ -228,7 +216,7 @@ class _Conversion:
         try:
             return values.reshape(shape)
         except ValueError as exc:
-            raise ModelError(f"Node {node.name!r} of {self._name!r} has {values.size} values for {shape}.") from exc
+            raise self._fault(node, f"has {values.size} values for {shape}") from exc
 
 
 def _plain(source: str) -> str:

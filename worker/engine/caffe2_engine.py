@@ -152,7 +152,7 @@ def _check(workspace: Any, predict: Any, init: Any, manifest: Manifest, outputs:
     operators = [Operator(op.type, tuple(op.input), tuple(op.output), {}) for op in (*init.op, *predict.op)]
     for operator in operators:
         if operator.type not in known:
-            raise ModelError(f"The net {name!r} has an {operator.title}, which this Caffe2 does not have.")
+            raise operator.fault(name, ", which this Caffe2 does not have")
     check_blobs(name, operators, {manifest.input.blob}, outputs)
 
 

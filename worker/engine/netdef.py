@@ -31,12 +31,10 @@ _HINTS = frozenset(
 OPERATORS: Dict[str, Tuple[FrozenSet[str], int, int]] = {
     "Add": (_BROADCAST, 2, 2),
     "AffineChannel": (frozenset(), 3, 3),
-    "Alias": (frozenset(), 1, 1),
     "AveragePool": (_WINDOW | {"count_include_pad", "global_pooling", "legacy_pad"}, 1, 1),
     "Clip": (frozenset({"min", "max"}), 1, 1),
     "Concat": (frozenset({"axis", "add_axis"}), 1, 1024),
     "Conv": (_WINDOW | {"group"}, 2, 3),
-    "Copy": (frozenset(), 1, 1),
     "Dropout": (frozenset({"is_test", "ratio"}), 1, 1),
     "FC": (frozenset({"axis", "axis_w"}), 3, 3),
     "Free": (frozenset(), 1, 1024),
@@ -44,15 +42,12 @@ OPERATORS: Dict[str, Tuple[FrozenSet[str], int, int]] = {
     "MaxPool": (_WINDOW | {"global_pooling", "legacy_pad"}, 1, 1),
     "Mul": (_BROADCAST, 2, 2),
     "PRelu": (frozenset(), 2, 2),
-    "Relu": (frozenset(), 1, 1),
     "Reshape": (frozenset({"shape"}), 1, 2),
     "ResizeNearest": (frozenset({"height_scale", "width_scale"}), 1, 1),
-    "Sigmoid": (frozenset(), 1, 1),
     "Softmax": (frozenset({"axis"}), 1, 1),
     "SpatialBN": (frozenset({"is_test", "epsilon", "momentum"}), 5, 5),
-    "StopGradient": (frozenset(), 1, 1),
     "Sum": (frozenset(), 1, 1024),
-    "Tanh": (frozenset(), 1, 1),
+    **dict.fromkeys(("Alias", "Copy", "Relu", "Sigmoid", "StopGradient", "Tanh"), (frozenset(), 1, 1)),
 }
 
 
@@ -69,6 +64,10 @@ class Operator:
     def title(self) -> str:
         """For messages: the type and what it makes."""
         return f"operator {self.type} making blob {self.outputs[0]!r}" if self.outputs else f"operator {self.type}"
+
+    def fault(self, net: str, reason: str) -> ModelError:
+        """The error of the net called `net` that has this operator; `reason` ends its sentence."""
+        return ModelError(f"The net {net!r} has an {self.title}{reason}.")
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def check_blobs(name: str, operators: Iterable[Operator], given: Set[str], outpu
         for blob in operator.inputs:
             if blob not in known:
                 reason = "is made only later or in a cycle" if blob in later else "is made by nothing"
-                raise ModelError(f"The net {name!r} has an {operator.title} that needs blob {blob!r}, which {reason}.")
+                raise operator.fault(name, f" that needs blob {blob!r}, which {reason}")
         known.update(operator.outputs)
     for blob in output_blobs:
         if blob not in known:
@@ -166,27 +165,20 @@ def _parameters(init: netdef_pb2.NetDef, name: str) -> Dict[str, np.ndarray]:
 def _operator(definition: netdef_pb2.OperatorDef, name: str) -> Operator:
     operator = Operator(definition.type, tuple(definition.input), tuple(definition.output), arguments(definition))
     if operator.type not in OPERATORS:
-        raise ModelError(
-            f"The net {name!r} has an {operator.title}, which is not supported; "
-            f"supported are {', '.join(sorted(OPERATORS))}."
-        )
+        raise operator.fault(name, f", which is not supported; supported are {', '.join(sorted(OPERATORS))}")
     allowed, least, most = OPERATORS[operator.type]
+    known = ", ".join(sorted(allowed | _HINTS))
     for argument in operator.args:
         if argument not in allowed and argument not in _HINTS:
-            raise ModelError(
-                f"The net {name!r} has an {operator.title} with the argument {argument!r}, which is not supported; "
-                f"supported are {', '.join(sorted(allowed | _HINTS))}."
+            raise operator.fault(
+                name, f" with the argument {argument!r}, which is not supported; supported are {known}"
             )
     if not least <= len(operator.inputs) <= most:
-        raise ModelError(
-            f"The net {name!r} has an {operator.title} with {len(operator.inputs)} inputs; it takes {least} to {most}."
-        )
+        raise operator.fault(name, f" with {len(operator.inputs)} inputs; it takes {least} to {most}")
     if not operator.outputs and operator.type != "Free":
-        raise ModelError(f"The net {name!r} has an operator {operator.type} that makes no blob.")
+        raise operator.fault(name, " that makes no blob")
     if operator.args.get("order", b"NCHW") != b"NCHW":
-        raise ModelError(
-            f"The net {name!r} has an {operator.title} in an order other than NCHW, which is not supported."
-        )
+        raise operator.fault(name, " in an order other than NCHW, which is not supported")
     return operator
 
 

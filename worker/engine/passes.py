@@ -13,6 +13,7 @@ from typing import Callable, Dict, List, Optional, Set, Tuple
 import numpy as np
 
 from worker.engine.netdef import NetPair, Operator
+from worker.engine.window import conv_window
 
 #: Operators that give their first input back.
 _IDENTITIES = frozenset({"Alias", "Copy", "Dropout", "StopGradient"})
@@ -164,14 +165,10 @@ def _weights(operator: Operator, parameters: Dict[str, np.ndarray]) -> Tuple[np.
 def _is_scaling(operator: Operator, parameters: Dict[str, np.ndarray]) -> bool:
     """Whether a convolution is 1×1, has one weight for each channel, and looks at every pixel once."""
     shape, args = parameters[operator.inputs[1]].shape, operator.args
-    geometry = [np.max(value) for name, value in args.items() if name.startswith("stride")]
-    padding = [np.max(value) for name, value in args.items() if name.startswith("pad")]
-    return (
-        shape[1:] == (1, 1, 1)
-        and int(args.get("group", 1)) == shape[0]
-        and max(geometry, default=1) == 1
-        and max(padding, default=0) == 0
-    )
+    if shape[1:] != (1, 1, 1) or int(args.get("group", 1)) != shape[0]:
+        return False
+    window = conv_window(args, (1, 1))
+    return window.stride == (1, 1) and not any(window.pads)
 
 
 def _convolution(

@@ -67,10 +67,8 @@ def check_shapes(net: NetPair, height: int, width: int) -> Dict[str, Shape]:
             return {}
         listed = ", ".join(f"{name} {shape}" for name, shape in zip(operator.inputs, shapes))
         if reason.startswith("has "):  # said of the operator itself
-            raise ModelError(f"The net {net.name!r} has an {operator.title} that {reason}.") from exc
-        raise ModelError(
-            f"The net {net.name!r} has an {operator.title} from {listed} that do not fit: {reason}."
-        ) from exc
+            raise operator.fault(net.name, f" that {reason}") from exc
+        raise operator.fault(net.name, f" from {listed} that do not fit: {reason}") from exc
     made = {operator.outputs[0]: shape for operator, shape in zip(net.operators, found) if operator.outputs}
     made = {**{name: values.shape for name, values in net.parameters.items()}, **made}
     try:
@@ -247,25 +245,19 @@ def _vectors(shapes: Sequence[Shape], channels: int) -> None:
 _SHAPES: Dict[str, Callable[[Dict[str, Any], Sequence[Shape]], Shape]] = {
     "Add": _elementwise,
     "AffineChannel": _affine,
-    "Alias": _unchanged,
     "AveragePool": _pool,
-    "Clip": _unchanged,
     "Concat": _concat,
     "Conv": _conv,
-    "Copy": _unchanged,
-    "Dropout": _unchanged,
     "FC": _fully_connected,
-    "LeakyRelu": _unchanged,
     "MaxPool": _pool,
     "Mul": _elementwise,
     "PRelu": _prelu,
-    "Relu": _unchanged,
     "Reshape": _reshape,
     "ResizeNearest": _resize,
-    "Sigmoid": _unchanged,
     "Softmax": _softmax,
     "SpatialBN": _affine,
-    "StopGradient": _unchanged,
     "Sum": _sum,
-    "Tanh": _unchanged,
+    **dict.fromkeys(
+        ("Alias", "Clip", "Copy", "Dropout", "LeakyRelu", "Relu", "Sigmoid", "StopGradient", "Tanh"), _unchanged
+    ),
 }

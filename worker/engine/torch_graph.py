@@ -61,7 +61,7 @@ def _call(operator: Operator, net: NetPair) -> Call:
     try:
         return call_for(operator, net)
     except (ValueError, TypeError) as exc:
-        raise ModelError(f"The net {net.name!r} has an {operator.title} that {exc}.") from exc
+        raise operator.fault(net.name, f" that {exc}") from exc
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

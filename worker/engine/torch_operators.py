@@ -205,14 +205,12 @@ def _require_test(args: Dict[str, Any]) -> None:
 _BUILDERS: Dict[str, Callable[[Dict[str, Any]], Call]] = {
     "Add": lambda args: (add, _broadcast(args)),
     "AffineChannel": lambda args: (affine_channel, {}),
-    "Alias": lambda args: (same, {}),
     "AveragePool": _average_pool,
     "Clip": lambda args: (
         torch.clamp,
         {"min": float(args.get("min", -float("inf"))), "max": float(args.get("max", float("inf")))},
     ),
     "Concat": lambda args: (concat, {"axis": int(args.get("axis", 1)), "add": bool(args.get("add_axis", 0))}),
-    "Copy": lambda args: (same, {}),
     "Dropout": _dropout,
     "FC": lambda args: (
         fully_connected,
@@ -228,7 +226,7 @@ _BUILDERS: Dict[str, Callable[[Dict[str, Any]], Call]] = {
     "Sigmoid": lambda args: (torch.sigmoid, {}),
     "Softmax": lambda args: (softmax, {"axis": int(args.get("axis", 1))}),
     "SpatialBN": _spatial_bn,
-    "StopGradient": lambda args: (same, {}),
     "Sum": lambda args: (sum_of, {}),
     "Tanh": lambda args: (torch.tanh, {}),
+    **dict.fromkeys(("Alias", "Copy", "StopGradient"), lambda args: (same, {})),
 }

@@ -32,8 +32,7 @@ class Window:
         Raises:
             ValueError: the map is smaller than the window.
         """
-        sizes = (height, width)
-        return self._along(0, sizes[0]), self._along(1, sizes[1])
+        return self._along(0, height), self._along(1, width)
 
     def _along(self, axis: int, size: int) -> int:
         head, tail, stride = self.pads[axis], self.pads[axis + 2], self.stride[axis]
