@@ -9,7 +9,7 @@ from celery.utils.log import get_logger
 from celery.worker.consumer import consumer
 
 from worker.broker import gate
-from worker.broker.envelope import in_words, job_id_in
+from worker.broker.envelope import NO_MESSAGE, in_words, job_id_in
 from worker.errors import InvalidRequest
 from worker.servers import dead_queue, is_redis, said
 from worker.settings import settings
@@ -71,10 +71,10 @@ class Consumer(consumer.Consumer):
 
     def _refuse(self, message: Any, why: str) -> None:
         queue, job_id = str((message.delivery_info or {}).get("routing_key")), job_id_in(message.headers)
-        size = message.headers.get("bytes") if message.content_type == gate.NO_MESSAGE else None
+        size = message.headers.get("bytes") if message.content_type == NO_MESSAGE else None
         logger.error("✗ A message on %r was refused: %s See: python -m worker refused list", queue, why)
         try:
-            self.app.refused.add(why, message.body, queue=queue, job_id=job_id, size=size)
+            self.app.refused.add(why, message.body, queue=queue, job_id=job_id, size=size if isinstance(size, int) else None)
             # A record means that a proper message of this id was or will be there; a stranger's must not end that job.
             if job_id is not None and self.app.ledger.state(job_id) is None:
                 self.app.backend.mark_as_failure(job_id, InvalidRequest(why))
