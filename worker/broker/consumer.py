@@ -72,9 +72,12 @@ class Consumer(consumer.Consumer):
     def _refuse(self, message: Any, why: str) -> None:
         queue, job_id = str((message.delivery_info or {}).get("routing_key")), job_id_in(message.headers)
         size = message.headers.get("bytes") if message.content_type == NO_MESSAGE else None
+        size = size if isinstance(size, int) else None  # strangers can write that, too
         logger.error("✗ A message on %r was refused: %s See: python -m worker refused list", queue, why)
         try:
-            self.app.refused.add(why, message.body, queue=queue, job_id=job_id, size=size if isinstance(size, int) else None)
+            self.app.refused.add(
+                why, message.body, queue=queue, job_id=job_id, size=size if isinstance(size, int) else None
+            )
             # A record means that a proper message of this id was or will be there; a stranger's must not end that job.
             if job_id is not None and self.app.ledger.state(job_id) is None:
                 self.app.backend.mark_as_failure(job_id, InvalidRequest(why))
