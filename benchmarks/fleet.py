@@ -36,7 +36,7 @@ from worker.device.channel import RemoteNet
 from worker.device.net_process import NetProcess
 from worker.device.pin import Device
 from worker.engine import load, read_manifest
-from worker.pose import EstimateOptions, Estimator
+from worker.pose.estimator import EstimateOptions, Estimator
 from worker.settings import read_settings
 
 #: What is to be reached: milliseconds of a round trip, and shares.

@@ -33,7 +33,7 @@ from worker.device.pin import Device, own_batch
 from worker.engine import load
 from worker.engine.net import empty_maps
 from worker.observe.heartbeat import read_heartbeats
-from worker.pose import EstimateOptions, Estimator
+from worker.pose.estimator import EstimateOptions, Estimator
 from worker.settings import read_settings
 
 

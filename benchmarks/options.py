@@ -27,7 +27,7 @@ from benchmarks.maps import COCO, ROOT
 from worker.cli.coco import LabelledImages
 from worker.contract import PRESETS
 from worker.engine import Maps, Net, load
-from worker.pose import EstimateOptions, Estimator
+from worker.pose.estimator import EstimateOptions, Estimator
 from worker.pose.formats import coco_results
 
 #: What is measured; presets that are not among them are measured, too.

@@ -10,7 +10,7 @@ from worker.contract import Options, OverlayOptions, Person
 from worker.pose.people import People
 
 if TYPE_CHECKING:
-    from worker.pose import EstimateOptions
+    from worker.pose.estimator import EstimateOptions
 
 #: Decimals of a position, in pixels, and of a confidence: finer than any net's precision.
 _POSITION_DECIMALS = 2
@@ -49,7 +49,7 @@ def to_people(persons: Sequence[Person]) -> People:
 
 def to_estimate_options(options: Options) -> EstimateOptions:
     """A job's options for the estimator, with its preset filled in."""
-    from worker.pose import EstimateOptions  # brings OpenCV, which clients do without
+    from worker.pose.estimator import EstimateOptions  # brings OpenCV, which clients do without
 
     chosen = options.effective()
     return EstimateOptions(

@@ -17,8 +17,8 @@ from tests.support.record_golden import GOLDEN, estimator_of, people_in
 from worker.cli.coco import LabelledImages
 from worker.contract import Person
 from worker.people import to_people
-from worker.pose import EstimateOptions, Estimator
 from worker.pose.decoder import decode
+from worker.pose.estimator import EstimateOptions, Estimator
 from worker.pose.formats import coco_results
 
 COCO = ROOT.parent / "shared" / "data" / "coco-mini"

@@ -12,7 +12,7 @@ from tests.support import ROOT
 from worker.contract import Options
 from worker.engine import load
 from worker.people import from_people, to_estimate_options
-from worker.pose import Estimator
+from worker.pose.estimator import Estimator
 from worker.pose.people import People
 
 #: One file for each photograph, by its stem.

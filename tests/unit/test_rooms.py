@@ -264,7 +264,7 @@ def test_what_is_pure_asks_no_environment(room: str) -> None:
         ("worker.client.aio", "torch cv2 numba"),
         ("worker.people, worker.pose.formats, worker.notify.webhook", "torch cv2 numba"),
         ("worker.cli.report", "torch cv2 numba"),
-        ("worker.pose", "torch celery redis kombu"),
+        ("worker.pose.estimator, worker.pose.overlay", "torch celery redis kombu"),
         ("worker.app", "torch cv2 numba"),
         ("worker.settings", "torch cv2 celery redis"),
         # The health check.

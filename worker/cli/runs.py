@@ -14,7 +14,7 @@ from worker.client import IN_FLIGHT, JobHandle, PoseClient
 from worker.contract import Options, Result
 from worker.errors import BrokerUnavailable, PoseError, SettingsError
 from worker.people import to_estimate_options, to_people
-from worker.pose import Estimator
+from worker.pose.estimator import Estimator
 from worker.pose.people import People
 from worker.settings import Settings, read_settings
 

@@ -83,37 +83,32 @@ def _associate(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float
         np.full((parts, most), -1, np.int32),
         np.zeros((2, limbs.shape[0], most), np.bool_),
     )
-    table, scores, ranks, number = _strong(peaks, counts, pafs, limbs, map_height)
+    found = _strong(peaks, counts, pafs, limbs, map_height)
     people = 0
-    for row in np.argsort(-ranks[:number], kind="mergesort"):
-        limb, a, b = table[row, 0], table[row, 1], table[row, 2]
-        if _begins(crowd, limbs[limb], a, b):
-            _take(crowd, peaks, people, limbs[limb, 0], a)
+    for i in _ranked(found):
+        limb, a, b, score, _ = found[i]
+        start, end, _, joins_only = limbs[limb]
+        if joins_only == 0 and crowd.owners[start, a] < 0 and crowd.owners[end, b] < 0:
+            _take(crowd, peaks, people, start, a)
             people += 1
-        _link(crowd, peaks, limbs, limb, a, b, scores[row])
-    for person in range(people):
-        size = crowd.sizes[person]
-        crowd.whole[person] = size >= LEAST_PARTS and crowd.totals[person] >= LEAST_MEAN * size
+        _link(crowd, peaks, limbs, limb, a, b, score)
+    crowd.whole[:] = (crowd.sizes >= LEAST_PARTS) & (crowd.totals >= LEAST_MEAN * crowd.sizes)
     for _ in range(_ROUNDS):
         before = crowd.sizes.sum()
-        table, scores, ranks, number = _weak(peaks, counts, pafs, limbs, map_height, crowd)
-        for row in np.argsort(-ranks[:number], kind="mergesort"):
-            _link(crowd, peaks, limbs, table[row, 0], table[row, 1], table[row, 2], scores[row])
+        found = _weak(peaks, counts, pafs, limbs, map_height, crowd)
+        for i in _ranked(found):
+            limb, a, b, score, _ = found[i]
+            _link(crowd, peaks, limbs, limb, a, b, score)
         if crowd.sizes.sum() == before:
             break
-    kept = np.zeros(rows, np.bool_)
-    for person in range(people):
-        size = crowd.sizes[person]
-        kept[person] = size >= LEAST_FRAGMENT_PARTS and crowd.totals[person] >= LEAST_FRAGMENT_MEAN * size
-    kept |= crowd.whole
+    kept = (crowd.sizes >= LEAST_FRAGMENT_PARTS) & (crowd.totals >= LEAST_FRAGMENT_MEAN * crowd.sizes) | crowd.whole
     return crowd.joints[kept], crowd.whole[kept]
 
 
 @compiled
 def _strong(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float) -> Any:  # pragma: no cover - compiled
-    """Rule 1. Returns limb, start and end, score and rank (the higher, the earlier) of each candidate; how many."""
-    table, scores, ranks = np.empty((64, 3), np.int32), np.empty(64, np.float64), np.empty(64, np.float64)
-    number = 0
+    """Rule 1. Returns limb, start and end, score and rank (the higher, the earlier) of each candidate."""
+    found = [(0, 0, 0, 0.0, 0.0) for _ in range(0)]  # says of what type it is
     sure = np.zeros(len(counts), np.int32)
     for part in range(len(counts)):
         while sure[part] < counts[part] and peaks[part, sure[part], 2] > THRESHOLD:
@@ -131,12 +126,8 @@ def _strong(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float) -
                     continue
                 score = along(pafs, channel, starts, a, ends, b, misses[0, b], LEAST_SAMPLES, map_height)
                 if score > 0:
-                    table, scores, ranks = _grown(table, scores, ranks, number)
-                    table[number, 0], table[number, 1], table[number, 2] = limb, a, b
-                    scores[number] = score
-                    ranks[number] = score if joins_only else score + _FIRST
-                    number += 1
-    return table, scores, ranks, number
+                    found.append((limb, a, b, score, score if joins_only else score + _FIRST))
+    return found
 
 
 @compiled
@@ -144,8 +135,7 @@ def _weak(
     peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float, crowd: Any
 ) -> Any:  # pragma: no cover - compiled
     """Rule 4: limbs between somebody's peak and one that they may take. Returns as `_strong`."""
-    table, scores, ranks = np.empty((64, 3), np.int32), np.empty(64, np.float64), np.empty(64, np.float64)
-    number = 0
+    found = [(0, 0, 0, 0.0, 0.0) for _ in range(0)]
     for limb in range(limbs.shape[0]):
         start, end, channel, _ = limbs[limb]
         starts = at_peaks(pafs, channel, peaks, start, counts[start])
@@ -167,31 +157,17 @@ def _weak(
                     continue
                 score = along(pafs, channel, starts, a, ends, b, misses[0, b], LEAST_WEAK_SAMPLES, map_height)
                 if score > LEAST_WEAK_SCORE:
-                    table, scores, ranks = _grown(table, scores, ranks, number)
-                    table[number, 0], table[number, 1], table[number, 2] = limb, a, b
-                    scores[number] = score
-                    ranks[number] = score + peaks[start, a, 2] + peaks[end, b, 2]
-                    number += 1
-    return table, scores, ranks, number
+                    found.append((limb, a, b, score, score + peaks[start, a, 2] + peaks[end, b, 2]))
+    return found
 
 
 @compiled
-def _grown(table: Any, scores: Any, ranks: Any, number: int) -> Any:  # pragma: no cover - compiled
-    """The table of candidates, with room for one more."""
-    if number < len(scores):
-        return table, scores, ranks
-    return (
-        np.concatenate((table, np.empty_like(table))),
-        np.concatenate((scores, np.empty_like(scores))),
-        np.concatenate((ranks, np.empty_like(ranks))),
-    )
-
-
-@compiled
-def _begins(crowd: Any, limb: Any, a: int, b: int) -> bool:  # pragma: no cover - compiled
-    """Whether a limb between peaks `a` and `b` would begin a person."""
-    free = crowd.owners[limb[0], a] < 0 and crowd.owners[limb[1], b] < 0
-    return free and limb[3] == 0
+def _ranked(found: Any) -> Any:  # pragma: no cover - compiled
+    """The order of candidates, the best first; of equals, the one found first."""
+    ranks = np.empty(len(found), np.float64)
+    for i in range(len(found)):
+        ranks[i] = -found[i][4]
+    return np.argsort(ranks, kind="mergesort")
 
 
 @compiled

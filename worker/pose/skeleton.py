@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Tuple
@@ -45,20 +46,8 @@ class Skeleton:
 
 def _hues(count: int) -> Tuple[Tuple[int, int, int], ...]:
     """`count` colours around the hue circle, red first, as OpenPose's COCO drawings have them; B, G, R."""
-    colors = []
-    for i in range(count):
-        sector, part = divmod(6.0 * i / count, 1.0)
-        rising, falling = round(255 * part), round(255 * (1 - part))
-        red, green, blue = (
-            (255, rising, 0),
-            (falling, 255, 0),
-            (0, 255, rising),
-            (0, falling, 255),
-            (rising, 0, 255),
-            (255, 0, falling),
-        )[int(sector)]
-        colors.append((blue, green, red))
-    return tuple(colors)
+    hues = (colorsys.hsv_to_rgb(i / count, 1, 1) for i in range(count))
+    return tuple((round(255 * blue), round(255 * green), round(255 * red)) for red, green, blue in hues)
 
 
 #: The order of OpenPose's COCO model (Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity

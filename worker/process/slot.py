@@ -23,8 +23,10 @@ from worker.jobs.attempt import Attempt, AttemptEnd
 from worker.observe.job_log import log_end
 from worker.observe.tracing import Tracer
 from worker.people import from_people, to_estimate_options, to_style
-from worker.pose import Estimate, Estimator, compiled, draw_overlay
+from worker.pose import compiled
+from worker.pose.estimator import Estimate, Estimator
 from worker.pose.formats import maps_archive
+from worker.pose.overlay import draw_overlay
 from worker.process.life import Life
 from worker.settings import Settings
 from worker.storage.urls import open_store

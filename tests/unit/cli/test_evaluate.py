@@ -21,7 +21,7 @@ from worker.cli.evaluate import evaluate
 from worker.contract import PRESETS, Options, parse_job
 from worker.errors import InvalidRequest, SettingsError
 from worker.people import to_estimate_options
-from worker.pose import EstimateOptions, Estimator
+from worker.pose.estimator import EstimateOptions, Estimator
 from worker.pose.formats import coco_results
 
 KEYS = ["AP", "AP50", "AP75", "APm", "APl", "AR", "images", "images_per_s", "stages_ms"]
