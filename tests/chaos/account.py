@@ -45,7 +45,7 @@ class Account:
         self.outcomes: Counter = Counter()
         self.dead: List[str] = []
         self._records: Dict[str, Dict[str, str]] = {}
-        with PoseClient(run.server.url) as client:
+        with PoseClient(run.server.url, overlay_store=run.overlays) as client:
             self._await(patience_s)
             self._records = {job: run.ledger.show(job) for job in run.submitted}
             self._check_outcomes(client)
@@ -112,7 +112,7 @@ class Account:
         self._expect(result.job_id == job, f"{job} has the result of {result.job_id}")
         self._expect(_essence(result) == _essence(reference), f"{job} has another result than without faults: {result}")
         overlay = result.overlay
-        data = client.fetch(overlay.url) if overlay else b""
+        data = client.fetch(overlay, job) if overlay else b""
         whole = overlay and (overlay.sha256, overlay.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
         self._expect(bool(whole), f"{job}: its overlay is not what it says")
 

@@ -85,9 +85,10 @@ class Run:
         self.memory = shared_memory()
         self.server, self.disk = Server(folder, program), Disk(folder)
         self.server.start()
+        self.overlays = self.disk.folder.as_uri() if store == "file" else ""
         chosen = {
             "POSE_IMAGE_ROOTS": self._images,
-            **({"POSE_OVERLAY_STORE": self.disk.folder.as_uri()} if store == "file" else {}),
+            "POSE_OVERLAY_STORE": self.overlays,
             # Poison needs few attempts; a job that is only near many deaths must survive them.
             **({"POSE_MAX_ATTEMPTS": 3} if any(poison) else {}),
             "CHAOS_LEASE_S": lease_s,

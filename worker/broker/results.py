@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, Optional
 
 import redis
@@ -10,6 +11,7 @@ from celery.backends.redis import RedisBackend, SentinelBackend
 from celery.exceptions import TaskRevokedError
 from kombu.exceptions import DecodeError
 
+from worker import errors
 from worker.errors import DeadLetter, PoseError
 from worker.jobs.ledger import ResultKey
 
@@ -93,11 +95,33 @@ class ClientBackend(_Encoding, RedisBackend):
         return self.encoded(task_id, TaskRevokedError("cancelled"), states.REVOKED, ttl_s=ttl_s)
 
     def decode_result(self, payload: Any, task_id: Optional[str] = None) -> Any:
-        """What is stored under the key of `task_id`; that of another job, copied there, counts for nothing."""
-        meta = self.decode(payload)
-        if not isinstance(meta, dict) or "status" not in meta or task_id not in (None, meta.get("task_id")):
-            raise DecodeError("it is no result of this job")
-        return self.meta_from_decoded(meta)
+        """What is stored under the key of `task_id`: its id, state and result; nothing else of it is used.
+
+        Raises:
+            DecodeError: it is no result, or that of another job.
+        """
+        try:
+            meta = json.loads(payload)  # not Celery's own, which unpacks what is compressed, to any size
+            state, named = str(meta["status"]), str(meta["task_id"])
+            if state not in states.ALL_STATES or task_id not in (None, named):
+                raise ValueError(f"of {named}: {state}")
+            return self.meta_from_decoded({"status": state, "result": meta.get("result"), "task_id": named})
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as exc:
+            raise DecodeError(f"it is no result of this job ({exc!r:.200})") from exc
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """The error that is stored as `exc`: of our types by its name, else of none. Nothing else is looked up, or run.
+
+        Test: tests/unit/client/test_forged.py.
+        """
+        if isinstance(exc, BaseException):
+            return exc
+        kind, said = str(exc["exc_type"]), exc.get("exc_message")
+        sentence = " ".join(map(str, said)) if isinstance(said, list) else str(said)
+        ours = getattr(errors, kind, None)
+        if isinstance(ours, type) and issubclass(ours, PoseError):
+            return ours(sentence)
+        return RuntimeError(f"{kind}: {sentence}")
 
     def _get_task_meta_for(self, task_id: str) -> Dict[str, Any]:
         """What is stored of a job. As Celery's, but the id is looked at.

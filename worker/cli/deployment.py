@@ -26,7 +26,8 @@ def deployment(local: bool, variables: Mapping[str, str] = {}) -> Iterator[Tuple
     configured = settings()
     names = {"queue": configured.queue, "key_prefix": configured.key_prefix}
     if configured.broker_url and not local:
-        with PoseClient(configured.broker_url, result_backend=configured.results_url, **names) as client:
+        servers = {"result_backend": configured.results_url, "overlay_store": configured.overlays_url}
+        with PoseClient(configured.broker_url, **servers, **names) as client:
             yield client, lambda: None
         return
     # The files are the user's own, read with the user's rights: all folders are allowed unless the user says which.

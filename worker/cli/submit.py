@@ -188,7 +188,7 @@ class Batch:
             if isinstance(outcome, Exception):
                 raise outcome
             kept = (outcome.overlay, outcome.maps)
-            picture, maps = (None if one is None else self._client.fetch(one.url) for one in kept)
+            picture, maps = (None if one is None else self._client.fetch(one, job_id) for one in kept)
             done = Done(found.path, found.name, outcome, picture, maps)
             for writer in self._writers:
                 writer.add(done)

@@ -19,7 +19,7 @@ from worker.client.find import EXTENSIONS
 from worker.client.job import JobHandle, Outcome, none_ended, not_ended
 from worker.client.sync import IN_FLIGHT, PoseClient, check_many
 from worker.client.waiting import Waiting, next_of
-from worker.contract import Result
+from worker.contract import Overlay, Result
 
 Answer = TypeVar("Answer")
 
@@ -51,12 +51,12 @@ class AsyncJob:
     async def overlay(self, timeout: Optional[float] = None) -> Optional[bytes]:
         """The rendered picture as encoded bytes; None if none was asked for."""
         overlay = (await self.result(timeout)).overlay
-        return None if overlay is None else await self._client.fetch(overlay.url)
+        return None if overlay is None else await self._client.fetch(overlay, self.id)
 
     async def maps(self, timeout: Optional[float] = None) -> Optional[bytes]:
         """The net's maps as the bytes of a NumPy archive; None if they were not asked for."""
         maps = (await self.result(timeout)).maps
-        return None if maps is None else await self._client.fetch(maps.url)
+        return None if maps is None else await self._client.fetch(maps, self.id)
 
     async def cancel(self) -> bool:
         """Have the job not done; see :meth:`worker.client.sync.PoseClient.cancel`."""
@@ -152,9 +152,9 @@ class AsyncPoseClient:
             for future in waiting:
                 future.cancel()
 
-    async def fetch(self, overlay_url: str) -> bytes:
-        """The bytes of an overlay, or of maps, by the URL in a result."""
-        return await _in_thread(self.sync.fetch, overlay_url)
+    async def fetch(self, stored: Overlay, job_id: str) -> bytes:
+        """The bytes of a job's overlay or maps; see :meth:`worker.client.sync.PoseClient.fetch`."""
+        return await _in_thread(self.sync.fetch, stored, job_id)
 
     async def outcome(self, job_id: str) -> Outcome:
         """How a job has ended, once it has; the exception of one that failed is returned, not raised.

@@ -12,9 +12,6 @@ import redis
 from worker.errors import BrokerUnavailable, JobFailed, SettingsError
 from worker.servers import Keys, Server, celery_server, is_redis, masked, said
 
-#: What decoding raises on a result that is none.
-UNREADABLE = (kombu.exceptions.DecodeError, kombu.exceptions.ContentDisallowed)
-
 
 def untrusted(job_id: str) -> JobFailed:
     """What a job has ended in whose result is no worker's."""

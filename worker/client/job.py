@@ -7,7 +7,8 @@ import uuid
 from datetime import datetime, timedelta, timezone
 from typing import Any, List, Mapping, NamedTuple, Optional, Protocol, Union
 
-from worker.contract import Result, id_fault, parse_job
+from worker.client.app import untrusted
+from worker.contract import Overlay, Result, id_fault, parse_job
 from worker.errors import JobCancelled, JobFailed, PoseError
 from worker.jobs.ledger import Message
 from worker.observe.tracing import headers
@@ -88,16 +89,24 @@ def result_of(job_id: str, state: str, stored: Any) -> Result:
     Args:
         state: Celery's name of a state that is an end.
         stored: what the result backend holds: a result, or an exception.
+
+    Raises:
+        JobFailed: it is no result of this job, or an error of another kind than ours.
+        PoseError: how the job failed.
     """
     if state == "SUCCESS":
-        return Result.model_validate(stored)
-    if isinstance(stored, PoseError):
-        raise stored
+        try:
+            result = Result.model_validate(stored)
+        except Exception as exc:  # pydantic's own, or what one of the values raises
+            raise untrusted(job_id) from exc
+        if result.job_id != job_id:
+            raise untrusted(job_id)
+        return result
     if state == "REVOKED":
         raise JobCancelled(f"Job {job_id} was not done: it was cancelled, or its deadline had passed ({stored}).")
-    raise JobFailed(f"Job {job_id} ended as {state}: {type(stored).__name__}: {stored}.") from (
-        stored if isinstance(stored, BaseException) else None
-    )
+    if isinstance(stored, PoseError):
+        raise stored
+    raise JobFailed(f"Job {job_id} ended as {state}: {stored}.")
 
 
 def not_ended(job: Any, timeout: Optional[float]) -> str:
@@ -116,7 +125,7 @@ class _Client(Protocol):
 
     def state(self, job_id: str) -> str: ...
     def wait(self, job: JobHandle, timeout: Optional[float] = None) -> Result: ...
-    def fetch(self, overlay_url: str) -> bytes: ...
+    def fetch(self, stored: Overlay, job_id: str) -> bytes: ...
     def cancel(self, job_id: str) -> bool: ...
 
 
@@ -154,10 +163,14 @@ class JobHandle:
     def overlay(self, timeout: Optional[float] = None) -> Optional[bytes]:
         """The rendered picture as encoded bytes (see ``result().overlay.media_type``); None if none was asked for.
 
-        Raises: as :meth:`result`, and StorageUnavailable if the overlay store does not answer.
+        Raises: as :meth:`result`, and
+
+            StorageUnavailable: the overlay store does not answer, or the overlay has expired.
+            SettingsError: the result names another store than the client's.
+            JobFailed: what is stored is not what the result describes, by its size and SHA-256.
         """
         overlay = self.result(timeout).overlay
-        return None if overlay is None else self._client.fetch(overlay.url)
+        return None if overlay is None else self._client.fetch(overlay, self.id)
 
     def maps(self, timeout: Optional[float] = None) -> Optional[bytes]:
         """The net's maps as the bytes of a NumPy archive (see docs/message.md); None if they were not asked for.
@@ -165,7 +178,7 @@ class JobHandle:
         Raises: as :meth:`overlay`.
         """
         maps = self.result(timeout).maps
-        return None if maps is None else self._client.fetch(maps.url)
+        return None if maps is None else self._client.fetch(maps, self.id)
 
     def cancel(self) -> bool:
         """Have the job not done; see :meth:`worker.client.sync.PoseClient.cancel`."""

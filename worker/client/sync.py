@@ -19,21 +19,21 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 
 import celery
 import celery.exceptions
+import kombu.exceptions
 import redis
 
 from worker.broker.send import send
-from worker.client.app import UNREADABLE, broker_errors, client_app, untrusted
+from worker.client.app import broker_errors, client_app, untrusted
 from worker.client.find import EXTENSIONS, find_images
 from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, not_ended, result_of
 from worker.client.waiting import Waiting, next_of
-from worker.contract import Result
-from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed
+from worker.contract import Overlay, Result
+from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed, PoseError
 from worker.jobs.ledger import Ledger
 from worker.notify.pending import Pending
 from worker.servers import DEFAULT_PREFIX, connect, masked
 from worker.servers import queue as declared_queue
-from worker.storage.redis import RedisStore
-from worker.storage.urls import delete, fetch
+from worker.storage.urls import delete, fetch, open_store
 
 #: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
 #: enough that neither this process nor Redis fills up.
@@ -50,6 +50,8 @@ class PoseClient:
         result_backend: as the workers' POSE_RESULT_BACKEND; the broker if not given.
         queue: as the workers' POSE_QUEUE.
         key_prefix: as the workers' POSE_KEY_PREFIX.
+        overlay_store: as the workers' POSE_OVERLAY_STORE; the result backend if not given. From nowhere else are
+            overlays and maps fetched, whatever a result says.
 
     Raises:
         SettingsError: one of the URLs is of no server that there is.
@@ -62,12 +64,13 @@ class PoseClient:
         result_backend: Optional[str] = None,
         queue: str = "pose",
         key_prefix: str = DEFAULT_PREFIX,
+        overlay_store: Optional[str] = None,
     ) -> None:
         self._url = broker_url
         self._results_url = result_backend or broker_url
         self.app = client_app(broker_url, self._results_url, key_prefix)
         self._queue = declared_queue(queue, broker_url)
-        self._store = RedisStore(self._results_url)
+        self._store = open_store(overlay_store or self._results_url, key_prefix)
         results = connect(self._results_url, timeout_s=5)
         self._ledger = Ledger(results, key_prefix)
         self._pending = Pending(results, key_prefix)
@@ -216,7 +219,7 @@ class PoseClient:
                 outcome = stored.get(timeout, propagate=False)
             except celery.exceptions.TimeoutError as exc:
                 raise TimeoutError(not_ended(job, timeout)) from exc
-            except UNREADABLE as exc:
+            except kombu.exceptions.DecodeError as exc:
                 raise untrusted(job.id) from exc
         return result_of(job.id, stored.state, outcome)
 
@@ -255,24 +258,29 @@ class PoseClient:
         for job_id, text in zip(ids, stored):
             try:
                 meta: Dict[str, Any] = backend.decode_result(text, job_id) if text else {}
-                if meta.get("status") in celery.states.READY_STATES:
-                    yield job_id, result_of(job_id, meta["status"], backend.meta_from_decoded(meta)["result"])
-            except UNREADABLE:
-                yield job_id, untrusted(job_id)
-            except Exception as exc:
-                yield job_id, exc
+                if meta.get("status") not in celery.states.READY_STATES:
+                    continue
+                outcome: Outcome = result_of(job_id, meta["status"], meta["result"])
+            except PoseError as exc:
+                outcome = exc
+            except Exception:  # whatever reading one result raises ends no batch
+                outcome = untrusted(job_id)
+            yield job_id, outcome
 
-    def fetch(self, overlay_url: str) -> bytes:
-        """The bytes of an overlay, by the URL in a result."""
-        return fetch(overlay_url, self._store)
+    def fetch(self, stored: Overlay, job_id: str) -> bytes:
+        """The bytes of a job's overlay or maps, as its result has them; raises as :meth:`JobHandle.overlay`."""
+        return fetch(self._store, stored, job_id)
 
     def discard(self, job_id: str, result: Optional[Result] = None) -> None:
-        """Delete what is stored of a job that has ended: its result and, given `result`, its overlay and its maps."""
+        """Delete what is stored of a job that has ended: its result and, given `result`, its overlay and its maps.
+
+        Files are left to the workers, which delete them after POSE_RESULT_EXPIRES_S.
+        """
         with broker_errors(self._url):
             self.app.backend.forget(job_id)
         for stored in (result.overlay, result.maps) if result is not None else ():
             if stored is not None:
-                delete(stored.url, self._store)
+                delete(self._store, stored, job_id)
 
 
 def check_many(arguments: Mapping[str, Any]) -> None:

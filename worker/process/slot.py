@@ -29,7 +29,7 @@ from worker.pose.formats import maps_archive
 from worker.pose.overlay import draw_overlay
 from worker.process.life import Life
 from worker.settings import Settings
-from worker.storage.urls import open_store
+from worker.storage.urls import key_of, open_store
 
 
 class _Served(NamedTuple):
@@ -133,8 +133,7 @@ class Slot:
         """Keep the overlay until the result expires; the same job always gets the same key."""
         if overlay is None:
             return None
-        png = overlay.startswith(b"\x89PNG")
-        return self._put(f"overlay/{job_id}.{'png' if png else 'jpg'}", overlay, "image/png" if png else "image/jpeg")
+        return self._put(job_id, overlay, "image/png" if overlay.startswith(b"\x89PNG") else "image/jpeg")
 
     def store_maps(self, job_id: str, estimate: Estimate) -> Optional[Overlay]:
         """Keep the maps beside the overlay, if the job wants them."""
@@ -142,9 +141,10 @@ class Slot:
         if maps is None:
             return None
         data = maps_archive(maps.heatmaps, maps.pafs, maps.geometry)
-        return self._put(f"maps/{job_id}.npz", data, "application/zip")
+        return self._put(job_id, data, "application/zip")
 
-    def _put(self, key: str, data: bytes, media_type: str) -> Overlay:
+    def _put(self, job_id: str, data: bytes, media_type: str) -> Overlay:
+        key = key_of(job_id, media_type)
         stored = self._store.put(key, data, media_type=media_type, ttl_s=self.settings.result_expires_s)
         return Overlay.model_validate(stored, from_attributes=True)
 

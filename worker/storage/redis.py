@@ -11,7 +11,7 @@ from worker.errors import StorageUnavailable
 from worker.servers import connect
 from worker.storage.store import StoredObject, checked_key, outages, stored_object
 
-#: In a result, the beginning of the URL of an overlay in the result backend's own Redis: no host and no password.
+#: In a result, the beginning of the URL of an overlay in Redis: no host and no password.
 URL = "redis:///"
 #: Seconds after which a store that does not answer counts as down.
 _TIMEOUT_S = 10.0
@@ -25,18 +25,22 @@ class RedisStore:
         self._prefix = prefix and f"{prefix}:"
         self._client = connect(url, _TIMEOUT_S)
 
+    def url(self, key: str) -> str:
+        """See :class:`worker.storage.store.Store`."""
+        return URL + quote(self._prefix + checked_key(key))
+
     def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
         """See :class:`worker.storage.store.Store`."""
         name = self._prefix + checked_key(key)
         with _outages():
             self._client.set(name, data, ex=ttl_s)
-        return stored_object(URL + quote(name), data, media_type, ttl_s)
+        return stored_object(self.url(key), data, media_type, ttl_s)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most: int) -> bytes:
         """See :class:`worker.storage.store.Store`."""
         with _outages():
-            data = self._client.get(self._prefix + checked_key(key))
-        if data is None:
+            data = self._client.getrange(self._prefix + checked_key(key), 0, most)
+        if not data:
             raise StorageUnavailable(f"There is no overlay {key!r}; it may have expired.")
         return data if isinstance(data, bytes) else data.encode()
 

@@ -85,23 +85,26 @@ class S3Store:
         self._root = "/".join(part for part in (bucket, key.strip("/"), prefix) if part)
         self._files = filesystem()
 
+    def url(self, key: str) -> str:
+        """See :class:`worker.storage.store.Store`."""
+        return f"s3://{self._root}/{checked_key(key)}"
+
     def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
         """See :class:`worker.storage.store.Store`; `ttl_s` is left to the bucket."""
-        path = f"{self._root}/{checked_key(key)}"
         with self._outages():
-            self._files.pipe_file(path, data, ContentType=media_type)
-        return stored_object(f"s3://{path}", data, media_type, None)
+            self._files.pipe_file(self.url(key), data, ContentType=media_type)
+        return stored_object(self.url(key), data, media_type, None)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, most: int) -> bytes:
         """See :class:`worker.storage.store.Store`."""
         with self._outages():
-            data: bytes = self._files.cat_file(f"{self._root}/{checked_key(key)}")
+            data: bytes = self._files.cat_file(self.url(key), start=0, end=most + 1)
         return data
 
     def delete(self, key: str) -> None:
         """See :class:`worker.storage.store.Store`."""
         with self._outages():
-            self._files.rm_file(f"{self._root}/{checked_key(key)}")
+            self._files.rm_file(self.url(key))
 
     def close(self) -> None:
         """See :class:`worker.storage.store.Store`."""

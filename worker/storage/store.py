@@ -23,13 +23,16 @@ class StoredObject:
 
 
 class Store(Protocol):
-    """Keeps objects whole or not at all. Every method raises StorageUnavailable if the store does not answer."""
+    """Keeps objects whole or not at all. What asks the store raises StorageUnavailable if it does not answer."""
+
+    def url(self, key: str) -> str:
+        """Where `key` is, as results have it; nothing is asked. Raises ValueError if `key` leaves the store."""
 
     def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
         """Keep `data` under `key` for `ttl_s` seconds; the same key is replaced."""
 
-    def get(self, key: str) -> bytes:
-        """The bytes under `key`."""
+    def get(self, key: str, most: int) -> bytes:
+        """The bytes under `key`; of more than `most`, only one more."""
 
     def delete(self, key: str) -> None:
         """Remove `key`; nothing happens if it is not there."""

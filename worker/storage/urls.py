@@ -1,18 +1,21 @@
-"""Stores by their URLs, and overlays by theirs."""
+"""Stores by their URLs, and what a job keeps in one: its overlay and its maps."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Tuple
-from urllib.parse import unquote, urlsplit
+import hashlib
+from urllib.parse import urlsplit
 
-from worker.errors import SettingsError
-from worker.servers import is_redis
+from worker.contract import Overlay
+from worker.errors import JobFailed, SettingsError
+from worker.files import printable
+from worker.servers import is_redis, masked
 from worker.storage.file import FileStore
-from worker.storage.redis import URL as REDIS_URL
 from worker.storage.redis import RedisStore
 from worker.storage.s3 import S3Store
 from worker.storage.store import Store
+
+#: What jobs store, by its type: the key, with the job's id for the braces.
+_KEYS = {"image/jpeg": "overlay/{}.jpg", "image/png": "overlay/{}.png", "application/zip": "maps/{}.npz"}
 
 
 def open_store(url: str, prefix: str = "") -> Store:
@@ -33,30 +36,44 @@ def open_store(url: str, prefix: str = "") -> Store:
     )
 
 
-def fetch(url: str, home: Store) -> bytes:
-    """The overlay at `url`, as a result names it.
-
-    Args:
-        home: the store in the result backend, where ``redis:///…`` is looked up.
+def key_of(job_id: str, media_type: str) -> str:
+    """The key of what job `job_id` stores of this type: its overlay, or its maps.
 
     Raises:
+        KeyError: no job stores such a thing.
+    """
+    return _KEYS[media_type].format(job_id)
+
+
+def fetch(store: Store, stored: Overlay, job_id: str) -> bytes:
+    """The overlay, or the maps, of job `job_id` from `store`, as its result describes them.
+
+    Results are not trusted: nothing is looked up but what this job itself would have stored there.
+
+    Raises:
+        SettingsError: the result names another store, or what is not the job's own.
+        JobFailed: what is there is not what the result describes.
         StorageUnavailable: the store does not answer, or the overlay has expired.
     """
-    store, key = _find(url, home)
-    return store.get(key)
+    own = _own_url(store, stored, job_id)
+    if stored.url != own:
+        raise SettingsError(
+            f"The result of job {job_id} names {printable(masked(stored.url)):.300}, but this client takes only "
+            f"{own or 'pictures and maps'}; give it the workers' POSE_OVERLAY_STORE (overlay_store), if they keep "
+            "overlays elsewhere."
+        )
+    data = store.get(key_of(job_id, stored.media_type), stored.bytes)
+    if len(data) != stored.bytes or hashlib.sha256(data).hexdigest() != stored.sha256:
+        raise JobFailed(f"{own} is not what the result of job {job_id} describes, by size or SHA-256; submit it again.")
+    return data
 
 
-def delete(url: str, home: Store) -> None:
-    """Remove the overlay at `url`; see :func:`fetch`."""
-    store, key = _find(url, home)
-    store.delete(key)
+def delete(store: Store, stored: Overlay, job_id: str) -> None:
+    """Remove the overlay, or the maps, of job `job_id`. Files, and what is elsewhere, are left until they expire."""
+    if stored.url == _own_url(store, stored, job_id) and not stored.url.startswith("file:"):
+        store.delete(key_of(job_id, stored.media_type))
 
 
-def _find(url: str, home: Store) -> Tuple[Store, str]:
-    if url.startswith(REDIS_URL):
-        return home, unquote(url[len(REDIS_URL) :])
-    if url.startswith("s3://"):
-        folder, _, key = url.rpartition("/")
-        return S3Store(folder), key
-    path = Path(unquote(urlsplit(url).path))
-    return FileStore(path.parent.as_uri()), path.name
+def _own_url(store: Store, stored: Overlay, job_id: str) -> str:
+    """Where the job has what `stored` is said to be; empty if that is nothing that a job stores."""
+    return store.url(key_of(job_id, stored.media_type)) if stored.media_type in _KEYS else ""
