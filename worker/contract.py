@@ -161,8 +161,8 @@ class Image(_Strict):
     """The image as it was read: after EXIF orientation."""
 
     path: str
-    width: int
-    height: int
+    width: int = Field(ge=1, lt=2**31)
+    height: int = Field(ge=1, lt=2**31)
     format: str
     frames: int = Field(
         1, description="Frames or pages in the file, of which only the first is used; pages are counted up to 1000"
@@ -190,7 +190,7 @@ class Overlay(_Strict):
 
     url: str
     media_type: str
-    bytes: int
+    bytes: int = Field(ge=0)
     sha256: str
     expires_at: Optional[float] = Field(description="Unix time in seconds; null: kept until someone deletes it")
 

@@ -81,7 +81,7 @@ def client(
         POSE_URL_TIMEOUT_S=2,
         POSE_CALLBACK_QUEUES="celery,shop",
     )
-    with PoseClient(broker) as client:
+    with PoseClient(broker, overlay_store=f"s3://{bucket}/drawn") as client:
         yield client
     assert stop_child(worker, grace_s=20) == 0
 

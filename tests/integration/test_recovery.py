@@ -70,8 +70,8 @@ def workers(folder: Path, server: Server, disk: Disk, thin_net: Path) -> Iterato
 
 
 @pytest.fixture
-def client(server: Server, workers: Workers) -> Iterator[PoseClient]:
-    with PoseClient(server.url) as client:
+def client(server: Server, workers: Workers, disk: Disk) -> Iterator[PoseClient]:
+    with PoseClient(server.url, overlay_store=disk.folder.as_uri()) as client:
         yield client
 
 

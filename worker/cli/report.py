@@ -13,10 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 from string import Template
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
 
 from worker.cli.writers import Done
 from worker.contract import Result
+from worker.errors import ImageUndecodable
 from worker.files import printable, replacing
 from worker.pose.skeleton import COCO_18
 
@@ -47,9 +48,10 @@ class Report:
     def add(self, done: Done) -> None:
         """Take one image, whatever became of it."""
         if isinstance(done.outcome, Result):
+            card = _card(done, done.outcome).encode()
             self._count(_bucket(len(done.outcome.people)))
             self._ms.append(done.outcome.timings_ms.get("total", 0.0))
-            self._cards.write(_card(done, done.outcome).encode())
+            self._cards.write(card)
         else:
             self._count("failed")
             self._cards.write(_failure(done.name, done.path, done.outcome).encode())
@@ -177,15 +179,18 @@ def _joints(number: int, keypoints: Tuple[Any, ...], radius: float) -> str:
     return "".join(circles)
 
 
-def _picture(data: bytes) -> Optional[str]:
-    """An overlay as a data: URL, no larger than the page needs."""
+def _picture(data: bytes) -> str:
+    """An overlay as a data: URL, no larger than the page needs; raises ImageUndecodable."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
-        kind = "PNG" if picture.format == "PNG" else "JPEG"
-        if max(picture.size) > _SIDE or kind == "JPEG":
-            picture.thumbnail((_SIDE, _SIDE))
-            small = io.BytesIO()
-            picture.save(small, kind, **({"quality": _QUALITY} if kind == "JPEG" else {}))
-            data = min(small.getvalue(), data, key=len)
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
+            kind = "PNG" if picture.format == "PNG" else "JPEG"
+            if max(picture.size) > _SIDE or kind == "JPEG":
+                picture.thumbnail((_SIDE, _SIDE))
+                small = io.BytesIO()
+                picture.save(small, kind, **({"quality": _QUALITY} if kind == "JPEG" else {}))
+                data = min(small.getvalue(), data, key=len)
+    except Exception as exc:  # a damaged picture fails in as many ways as Pillow has decoders
+        raise ImageUndecodable(f"The overlay is not a picture that a page can show ({exc}); see the worker.") from exc
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"

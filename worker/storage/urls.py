@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Optional
 from urllib.parse import urlsplit
 
 from worker.contract import Overlay
@@ -74,6 +75,6 @@ def delete(store: Store, stored: Overlay, job_id: str) -> None:
         store.delete(key_of(job_id, stored.media_type))
 
 
-def _own_url(store: Store, stored: Overlay, job_id: str) -> str:
-    """Where the job has what `stored` is said to be; empty if that is nothing that a job stores."""
-    return store.url(key_of(job_id, stored.media_type)) if stored.media_type in _KEYS else ""
+def _own_url(store: Store, stored: Overlay, job_id: str) -> Optional[str]:
+    """Where the job has what `stored` is said to be; None if that is nothing that a job stores."""
+    return store.url(key_of(job_id, stored.media_type)) if stored.media_type in _KEYS else None

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.brokers import free_port
 from tests.support.objects import use
+from worker.contract import Overlay
 from worker.errors import (
     ImageNotAllowed,
     ImageNotFound,
@@ -19,6 +20,7 @@ from worker.errors import (
     ImageTooLarge,
     ImageUndecodable,
     ImageUnreadable,
+    SettingsError,
     StorageUnavailable,
 )
 from worker.images.local import load_image
@@ -86,7 +88,7 @@ def test_a_server_that_is_away_is_worth_another_try(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ImageUnreadable, match="it is tried again"):
         load_image("s3://bucket/a.png", ImagePolicy(("s3://bucket",)))
     store = open_store("s3://bucket/overlays")
-    for step in (lambda: store.put("a.jpg", b"x", media_type="image/jpeg", ttl_s=9), lambda: store.get("a.jpg")):
+    for step in (lambda: store.put("a.jpg", b"x", media_type="image/jpeg", ttl_s=9), lambda: store.get("a.jpg", 1)):
         with pytest.raises(StorageUnavailable, match="check that it is up"):
             step()
     s3.forget()
@@ -97,12 +99,18 @@ def test_overlays_are_kept_replaced_and_deleted(bucket: str) -> None:
     stored = store.put("overlay/j.jpg", b"first", media_type="image/jpeg", ttl_s=60)
     assert stored.url == f"s3://{bucket}/drawn/pose/overlay/j.jpg"
     assert (stored.bytes, stored.expires_at) == (5, None)
-    assert store.put("overlay/j.jpg", b"second", media_type="image/jpeg", ttl_s=60).url == stored.url
-    assert fetch(stored.url, store) == b"second"
+    again = store.put("overlay/j.jpg", b"second", media_type="image/jpeg", ttl_s=60)
+    assert again.url == stored.url
+    described = Overlay.model_validate(again, from_attributes=True)
+    assert fetch(store, described, "j") == b"second"
+    assert store.get("overlay/j.jpg", 2) == b"sec"
     assert s3.filesystem().info(stored.url)["ContentType"] == "image/jpeg"
-    delete(stored.url, store)
+    with pytest.raises(SettingsError, match="takes only"):
+        fetch(store, described, "another")
+    delete(store, described, "another")
+    delete(store, described, "j")
     with pytest.raises(StorageUnavailable, match="may have expired"):
-        store.get("overlay/j.jpg")
+        store.get("overlay/j.jpg", 9)
     with pytest.raises(ValueError, match="key"):
         store.put("../up.jpg", b"x", media_type="image/jpeg", ttl_s=9)
 
