@@ -41,6 +41,8 @@ PATIENCE = 60
 SECRET = "a secret of the tests' own"
 #: The image that the documentation's examples name.
 STREET = "/data/images/street.jpg"
+#: Where the worker keeps overlays.
+OVERLAYS = "s3://clients/drawn"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def client(
         **environment(object_store),
         POSE_BROKER_URL=broker,
         POSE_IMAGE_ROOTS=f"{street.parent}:s3://{bucket}/in",
-        POSE_OVERLAY_STORE=f"s3://{bucket}/drawn",
+        POSE_OVERLAY_STORE=OVERLAYS,
         POSE_WEBHOOK_SECRET=SECRET,
         POSE_PRIVATE_HOSTS="localhost",
         POSE_RETRY_BASE_S=0.1,
@@ -81,7 +83,7 @@ def client(
         POSE_URL_TIMEOUT_S=2,
         POSE_CALLBACK_QUEUES="celery,shop",
     )
-    with PoseClient(broker, overlay_store=f"s3://{bucket}/drawn") as client:
+    with PoseClient(broker, overlay_store=OVERLAYS) as client:
         yield client
     assert stop_child(worker, grace_s=20) == 0
 
@@ -93,7 +95,8 @@ def receiver() -> Iterator[Site]:
 
 
 def _adapted(text: str, broker: str, street: Path) -> str:
-    return text.replace(STREET, str(street)).replace("redis://127.0.0.1:6379/0", broker)
+    text = text.replace(STREET, str(street))
+    return text.replace('"redis://127.0.0.1:6379/0"', f'"{broker}", overlay_store="{OVERLAYS}"')
 
 
 def test_a_message_by_hand_as_the_document_has_it(
@@ -163,7 +166,7 @@ def test_the_readme_submits_from_a_shell(client: PoseClient, broker: str, street
     done = subprocess.run(
         words,
         cwd=tmp_path,
-        env={**clean_environ(), "PYTHONPATH": str(ROOT), "POSE_BROKER_URL": broker},
+        env={**clean_environ(), "PYTHONPATH": str(ROOT), "POSE_BROKER_URL": broker, "POSE_OVERLAY_STORE": OVERLAYS},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
