@@ -9,8 +9,9 @@
     │   ├── ImageError            the image itself
     │   │   ├── ImageNotFound     nothing at that path or URL
     │   │   ├── ImageNotAllowed   outside the allowed roots, or not a regular file
-    │   │   ├── ImageTooLarge     bytes, pixels or aspect ratio beyond the limit
+    │   │   ├── ImageTooLarge     bytes, pixels, aspect ratio, or the cost of decoding it beyond the limit
     │   │   └── ImageUndecodable  empty, truncated, or not an image in an accepted format
+    │   ├── JobTooLarge           it asks for more pixels of the net, or takes more memory, than one job may
     │   ├── ModelError            the net's files: missing, corrupt, unsupported
     │   ├── JobCancelled          not done: it was cancelled, or its deadline passed
     │   ├── JobFailed             the job's process was killed, or met an error that is none of these
@@ -67,11 +68,15 @@ class ImageNotAllowed(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """More bytes, more pixels or a more extreme shape than the limits admit."""
+    """More bytes, more pixels, a more extreme shape or a costlier way of packing it than the limits admit."""
 
 
 class ImageUndecodable(ImageError):
     """Empty, truncated, or not an image in an accepted format."""
+
+
+class JobTooLarge(PermanentError):
+    """The job asks for more than one job may have: pixels of the net's inputs, or memory."""
 
 
 class ModelError(PermanentError):

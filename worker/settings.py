@@ -150,6 +150,21 @@ class Settings(BaseModel):
     max_bytes: Count = _setting(64 << 20, "Largest image file, in bytes")
     max_pixels: Count = _setting(64_000_000, "Largest image, in pixels")
     max_aspect: float = _setting(100.0, "Largest ratio of an image's longer side to its shorter side", ge=1)
+    max_net_pixels: Count = _setting(
+        16_000_000, "Most pixels that one job may ask the net for: its inputs of all scales and the mirrored ones"
+    )
+    decode_limit_s: Seconds = _setting(
+        10.0, "Seconds of processor time for decoding an image; then its slot is killed, and the job has failed"
+    )
+    max_slot_mb: int = _setting(
+        1536, "Most memory of a slot, in MB; beyond, it is killed, and its job has failed. 0: any", ge=0
+    )
+    max_net_mb: int = _setting(
+        8192,
+        "Most memory of the net process, in MB; beyond, another is started, and the jobs in its batch have failed. "
+        "0: any",
+        ge=0,
+    )
     url_timeout_s: Seconds = _setting(20.0, "Seconds for fetching an image from its URL, and for a webhook's answer")
     private_hosts: Hosts = _setting(
         (),
@@ -202,6 +217,12 @@ class Settings(BaseModel):
     def served(self) -> Tuple[str, ...]:
         """The nets that the worker serves, the default first."""
         return tuple(dict.fromkeys((self.model, *self.models)))
+
+    @property
+    def most_slot_mb(self) -> int:
+        """Most memory of a slot, in MB, the net's included where the slot holds it; 0: any."""
+        limits = (self.max_slot_mb, self.max_net_mb) if self.inline else (self.max_slot_mb,)
+        return sum(limits) if all(limits) else 0
 
     @property
     def consumed(self) -> Tuple[str, ...]:

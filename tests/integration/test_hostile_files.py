@@ -1,19 +1,21 @@
-"""Hundreds of hostile files through a real queue: each job ends, typed, at its first attempt; the worker goes on."""
+"""Hostile files and jobs through a real queue: each ends, typed, at its first attempt; the worker goes on."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Any, Callable, Dict, List, Type
 
 import pytest
+import redis
 from PIL import Image
 
 from tests.support.hostile_files import write_files
 from worker.children import stop_child
 from worker.client import PoseClient
 from worker.contract import Result
-from worker.errors import ImageError, InvalidRequest
+from worker.errors import ImageError, ImageTooLarge, InvalidRequest, JobTooLarge, PermanentError
+from worker.jobs.ledger import Ledger
 from worker.observe.heartbeat import read_heartbeats
 
 pytestmark = pytest.mark.queue
@@ -67,4 +69,50 @@ def test_every_job_ends_typed_and_no_slot_is_lost(
         assert len(ends) == len(jobs)
         assert client.submit(files["decoded"][0], overlay=False).result(30).attempt == 1
         assert _slots(tmp_path / "beats") == slots
+    assert stop_child(worker, grace_s=20) == 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("limit", "value", "shape", "options", "error"),
+    [
+        ("POSE_MAX_NET_PIXELS", 500_000, (300, 100), {"target_height": 600}, JobTooLarge),
+        ("POSE_MAX_NET_MB", 1200, (100, 100), {"target_height": 2048}, JobTooLarge),
+        ("POSE_MAX_SLOT_MB", 330, (6000, 6000), {}, ImageTooLarge),
+        ("POSE_DECODE_LIMIT_S", 0.2, (6000, 6000), {}, ImageTooLarge),
+    ],
+)
+def test_what_takes_too_much_ends_at_its_first_attempt_and_its_neighbour_is_done(
+    broker: str,
+    tmp_path: Path,
+    start_worker: Callable[..., subprocess.Popen],
+    limit: str,
+    value: float,
+    shape: Any,
+    options: Dict[str, Any],
+    error: Type[PermanentError],
+) -> None:
+    """Its slot is killed while it decodes, or together with the net process that has its input."""
+    large, small = tmp_path / "large.jpg", tmp_path / "small.png"
+    Image.new("RGB", shape).save(large, progressive=True)
+    Image.new("RGB", (64, 48)).save(small)
+    name = limit.lower().replace("_", "-")
+    names = {"POSE_QUEUE": name, "POSE_KEY_PREFIX": name, "POSE_HEARTBEAT_DIR": tmp_path}
+    worker = start_worker(
+        "cpu0",
+        "--logfile",
+        str(tmp_path / "log"),
+        POSE_BROKER_URL=broker,
+        POSE_IMAGE_ROOTS=tmp_path,
+        **{limit: value},
+        **names,
+    )
+    with PoseClient(broker, queue=name, key_prefix=name) as client:
+        assert client.submit(str(small)).result(60).attempt == 1
+        job, *neighbours = client.submit(str(large), **options), *(client.submit(str(small)) for _ in range(5))
+        with pytest.raises(error, match=limit):
+            job.result(60)
+        assert sum(one.result(60).attempt for one in neighbours) <= 6  # one may have lost the net process
+        record = Ledger(redis.Redis.from_url(broker), name).show(job.id)
+        assert (record["state"], record["attempts"]) == ("failed", "1")
     assert stop_child(worker, grace_s=20) == 0

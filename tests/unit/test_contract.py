@@ -107,6 +107,32 @@ def test_defaults_and_forms_of_overlay() -> None:
     assert parse_job("a.jpg", {"overlay": {"alpha": 0.5}}).options.overlay_options == OverlayOptions(alpha=0.5)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_height": 2048, "flip": True},
+        {"preset": "accurate", "flip": True},
+        {"preset": "accurate", "flip": True, "target_height": 736},
+    ],
+)
+def test_what_is_documented_is_no_more_than_a_job_may_ask_for(options: Any) -> None:
+    assert parse_job("/a.jpg", options).options.flip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_height": 2048, "scales": [1.95] * 8, "flip": True},
+        {"target_height": 2048, "scales": [4]},
+        {"target_height": 2048, "preset": "accurate"},
+        {"max_width": 2048, "target_height": 2048, "scales": [1, 1, 1]},
+    ],
+)
+def test_options_that_ask_for_minutes_of_the_net_are_refused(options: Any) -> None:
+    with pytest.raises(InvalidRequest, match="target_height, scales and flip together ask the net for"):
+        parse_job("/a.jpg", options)
+
+
 def test_a_path_of_undecodable_bytes_is_kept() -> None:
     assert parse_job("a\udcff.jpg", {}).image == "a\udcff.jpg"
 

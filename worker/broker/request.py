@@ -6,6 +6,7 @@ Tests: a_slot_that_dies_is_replaced_and_its_job_redone, what_is_not_done_within_
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any, Dict
 
@@ -14,6 +15,7 @@ from billiard.exceptions import WorkerLostError
 from celery.worker import request, state
 from celery.worker.state import task_ready
 
+from worker.errors import PermanentError
 from worker.jobs.attempt import Holding
 from worker.jobs.ledger import ENDED, Message
 
@@ -31,13 +33,22 @@ class Request(request.Request):
             return
         task_ready(self)
         if not (self._already_revoked or self._already_cancelled or state.should_terminate):
-            why = self.app.parent.killed.pop(self.worker_pid, f"its slot was lost ({exc})")
+            why, error = self.app.parent.killed.pop(self.worker_pid, (f"its slot was lost ({exc})", None))
             logger.error("✗ Job %s: %s.", self.id, why)
-            if self._release(why, counts=True) in ENDED:
+            if error is not None:
+                self._end(error)
+            elif self._release(why, counts=True) in ENDED:
                 self.acknowledge()
             else:
                 self.reject(requeue=True)
         # Else it was this worker that ended the slot; the message is not acknowledged, and comes back by itself.
+
+    def _end(self, error: PermanentError) -> None:
+        """Have the job end in `error`, in place of its slot, which was killed before it could say so."""
+        self.app.backend.mark_as_failure(self.id, error, request=self._context)
+        with contextlib.suppress(redis.RedisError):
+            self.app.pending.ring(self.id)
+        self.acknowledge()
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """The worker stops before the job is done; that is not the job's fault, and costs it no attempt."""

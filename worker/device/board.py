@@ -20,7 +20,7 @@ LOADING, READY, LEAVING = 0, 1, 2
 
 
 class NetRow(ctypes.Structure):
-    """The net process's row; `busy_since` is 0 while no batch is in flight."""
+    """The net process's row; `busy_since` is 0 while no batch is in flight, `batch` the slots (process ids) in it."""
 
     _fields_ = (
         ("pid", ctypes.c_int64),
@@ -33,17 +33,22 @@ class NetRow(ctypes.Structure):
         ("out_of_memory", ctypes.c_int64),
         ("starts", ctypes.c_int64),
         ("batch_sizes", Histogram),
+        ("batch", ctypes.c_int64 * MAX_SLOTS),
     )
 
 
 class SlotRow(ctypes.Structure):
-    """A slot's row; `busy_since` is 0 between jobs, `working_since` also while it waits for Redis."""
+    """A slot's row; `busy_since` is 0 between jobs, `working_since` also while it waits for Redis.
+
+    `decodes_from` is its processor time when it began to decode the image in work; 0 at any other time.
+    """
 
     _fields_ = (
         ("pid", ctypes.c_int64),
         ("beat", ctypes.c_double),
         ("busy_since", ctypes.c_double),
         ("working_since", ctypes.c_double),
+        ("decodes_from", ctypes.c_double),
         ("done", ctypes.c_int64),
         ("failed", ctypes.c_int64),
         ("tally", JobTally),

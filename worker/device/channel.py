@@ -251,6 +251,8 @@ class Connection:
         self._arena: Optional[Arena] = None
         self.coming = False
         self.open = True
+        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.pid, self._user, _ = _CREDENTIALS.unpack(raw)
 
     def fileno(self) -> int:
         """For a selector."""
@@ -258,8 +260,7 @@ class Connection:
 
     def is_ours(self) -> bool:
         """Whether a process of the same user is at the other end."""
-        raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return bool(_CREDENTIALS.unpack(raw)[1] == os.getuid())
+        return bool(self._user == os.getuid())
 
     def receive(self) -> List[NetInputs]:
         """All inputs that have arrived; a broken connection is given up."""

@@ -89,6 +89,18 @@ class NetProcess:
         if trouble:
             self._bury(trouble)
 
+    def start_again(self, why: str, *, counts: bool) -> None:
+        """End it, for it `why`; :meth:`keep_running` starts another.
+
+        Args:
+            counts: whether that is its own fault; not if it is a job's.
+
+        Raises:
+            DeviceLost: it keeps dying.
+        """
+        if self._process is not None:
+            self._bury(why, counts=counts)
+
     def stop(self, grace_s: float) -> None:
         """For good: let it finish what runs, for `grace_s` seconds, and give the device back."""
         self._listener.close()
@@ -134,7 +146,7 @@ class NetProcess:
         since = row.busy_since or row.beat
         return f"has hung for {limit:g} s" if now() - since > limit else ""
 
-    def _bury(self, trouble: str) -> None:
+    def _bury(self, trouble: str, *, counts: bool = True) -> None:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -142,7 +154,7 @@ class NetProcess:
         os.close(self._report)
         self._process = None
         self._board.net.state, self._board.net.busy_since = boards.LOADING, 0.0
-        pause = self._deaths.add()
+        pause = self._deaths.add() if counts else 0.0
         if self._deaths.too_many:
             raise DeviceLost(f"The net process {trouble}, the {self._deaths.count}th time in ten minutes; giving up.")
         logger.error("✗ The net process %s; another is started in %g s.", trouble, pause)

@@ -77,6 +77,7 @@ class Server:
                 self._row.busy_since = now()
                 self._run(batch)
                 self._row.busy_since, self._row.last_batch_at = 0.0, now()
+                self._row.batch = type(self._row.batch)()
 
     def _pause(self) -> float:
         due = self._batcher.next_due()
@@ -148,6 +149,7 @@ class Server:
         """Run one pass. What it failed with is returned: an exception that is being handled keeps everything alive
         that the failed pass had on the device, and the next one needs that memory."""
         try:
+            self._row.batch = type(self._row.batch)(*{given.sender.pid for given in batch})
             net = self._nets.get(self._name(batch[0]))
             net.fill([given.inputs for given in batch], [self._maps(given) for given in batch])
         except DeviceLost as exc:
@@ -201,6 +203,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         signal.signal(signum, signal.SIG_IGN)
     board = Board(options.board)
     board.net.pid, board.net.state, board.net.busy_since = os.getpid(), boards.LOADING, 0.0
+    board.net.batch = type(board.net.batch)()
     board.net.starts += 1
     try:
         server = _load(settings(), options, board)

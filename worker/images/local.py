@@ -65,18 +65,30 @@ class LoadedImage:
 
 
 def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
-    """Read and decode the image at `path`, a path or a file://, s3:// or https:// URL.
+    """Read and decode the image at `path`; raises what :func:`read_image` and :func:`decode_image` raise."""
+    return decode_image(read_image(path, policy), path, policy)
+
+
+def read_image(path: str, policy: ImagePolicy) -> bytes:
+    """The bytes of the image at `path`, a path or a file://, s3:// or https:// URL.
 
     Raises:
         ImageNotFound, ImageNotAllowed, ImageTooLarge, ImageUndecodable: what is wrong with it.
         ImageNotReady, ImageUnreadable: it is not there yet, or reading it failed; worth another try.
     """
-    if is_remote(path):
-        data, path = read_remote(path, policy), without_query(path)
-        if not data:
-            raise _undecodable(path, "it is empty")
-    else:
-        data = _read(local_path(path), printable(path), policy)
+    data = read_remote(path, policy) if is_remote(path) else _read(local_path(path), printable(path), policy)
+    if not data:
+        raise _undecodable(printable(without_query(path)), "it is empty")
+    return data
+
+
+def decode_image(data: bytes, path: str, policy: ImagePolicy) -> LoadedImage:
+    """Decode the image that was read from `path`.
+
+    Raises:
+        ImageTooLarge, ImageUndecodable: what is wrong with it.
+    """
+    path = without_query(path)
     shown = printable(path)
     try:
         return replace(_decode(data, shown, policy), path=path)
@@ -144,8 +156,6 @@ def _bytes(handle: int, shown: str, policy: ImagePolicy) -> bytes:
         data = file.read(policy.max_bytes + 1)  # it may have grown since
     if len(data) > policy.max_bytes:
         raise _too_large(shown, f"more than {policy.max_bytes} bytes")
-    if not data:
-        raise _undecodable(shown, "it is empty")
     return data
 
 

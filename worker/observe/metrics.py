@@ -177,8 +177,8 @@ class WorkerMetrics(Collector):
             )
             yield self._gauge("pose_device_memory_total_bytes", "What the device has.", [({}, self.memory.total)])
         held = [
-            ({"process": "net"}, _resident_bytes(self._board.net.pid)),
-            ({"process": "slots"}, sum(_resident_bytes(row.pid) for row in self._rows)),
+            ({"process": "net"}, resident_bytes(self._board.net.pid)),
+            ({"process": "slots"}, sum(resident_bytes(row.pid) for row in self._rows)),
         ]
         yield self._gauge("pose_resident_memory_bytes", "Main memory held by the processes.", held)
 
@@ -224,7 +224,8 @@ def number(name: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _resident_bytes(pid: int) -> int:
+def resident_bytes(pid: int) -> int:
+    """Main memory that process `pid` holds; 0 if it is gone."""
     with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/statm") as statm:  # noqa: PTH123
         return int(statm.read().split()[1]) * _PAGE_BYTES
     return 0

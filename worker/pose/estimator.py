@@ -140,7 +140,7 @@ class Estimator:
         preprocess_ms, net_ms = [0.0] * len(images), [0.0] * len(images)
         # The largest scale first: its grid is the one on which the others are merged.
         for scale in sorted(options.scales, reverse=True):
-            geometries = [self._plan(image, scale, options) for image in images]
+            geometries = [self._plan(image.shape[0], image.shape[1], scale, options) for image in images]
             for members in _by_shape(geometries):
                 start = time.perf_counter()
                 inputs = self._inputs([images[i] for i in members], [geometries[i] for i in members])
@@ -158,10 +158,19 @@ class Estimator:
             if merge is not None
         ]
 
-    def _plan(self, image: np.ndarray, scale: float, options: EstimateOptions) -> Geometry:
+    def net_pixels(self, height: int, width: int, options: EstimateOptions) -> int:
+        """Pixels of all inputs, mirrored ones too, that the net is given for an image of `height` × `width` pixels.
+
+        Raises:
+            ImageTooLarge: one of them would have more than an input may.
+        """
+        inputs = [self._plan(height, width, scale, options) for scale in options.scales]
+        return sum(at.padded_height * at.padded_width for at in inputs) * (2 if options.flip else 1)
+
+    def _plan(self, height: int, width: int, scale: float, options: EstimateOptions) -> Geometry:
         return plan(
-            image.shape[0],
-            image.shape[1],
+            height,
+            width,
             target_height=max(1, round(options.target_height * scale)),
             stride=self._stride,
             max_width=options.max_width and max(1, round(options.max_width * scale)),

@@ -43,7 +43,7 @@ class Life:
         if self._row.busy_since:  # the slot before this one died with a job in work
             self._row.tally.count("lost")
         self._row.tally.starts += 1
-        self._row.busy_since = self._row.working_since = 0.0
+        self._row.busy_since = self._row.working_since = self._row.decodes_from = 0.0
         self._row.beat = now()
         self._row.pid = os.getpid()  # last: from here on, the parent looks after this row
         self._parent = os.getppid()
@@ -76,6 +76,15 @@ class Life:
             self._limited = False
             signal.setitimer(signal.ITIMER_REAL, 0)
             self._row.working_since = 0.0
+
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """The image is decoded within: there the parent counts the processor time."""
+        self._row.decodes_from = time.process_time()
+        try:
+            yield
+        finally:
+            self._row.decodes_from = 0.0
 
     def end(self, end: AttemptEnd) -> None:
         """The job is not in work any more, and is counted by its end."""

@@ -7,23 +7,31 @@ import logging
 import os
 import signal
 import threading
-from typing import Callable, Dict, Optional
+import time
+from typing import Callable, Dict, NamedTuple, Optional
 
 from worker.device.board import Board, SlotRow, now
 from worker.device.net_process import NetProcess
 from worker.device.pin import own_slots, take
-from worker.errors import DeviceLost
+from worker.errors import DeviceLost, ImageTooLarge, JobTooLarge, PermanentError
 from worker.observe.heart import Heart
-from worker.observe.metrics import Exporter
+from worker.observe.metrics import Exporter, resident_bytes
 from worker.process.ready import Ready
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the net process and the slots.
-_LOOK_S = 0.5
+#: Seconds between two looks at the net process and the slots: what decodes a bomb fills 2 GB in a second.
+_LOOK_S = 0.1
 #: A slot that gives no sign of life for so long is frozen; it is killed, and the pool replaces it.
 FROZEN_S = 30.0
+
+
+class Killed(NamedTuple):
+    """Why a slot was killed from here, and what its job ends in; None: the job is tried again."""
+
+    why: str
+    error: Optional[PermanentError] = None
 
 
 class Parent:
@@ -51,8 +59,8 @@ class Parent:
         self._drain: Optional[threading.Timer] = None
         #: How slots say that they are ready.
         self.ready = Ready()
-        #: Why a slot was killed from here, by its process id, until that has been noted in its job's record.
-        self.killed: Dict[int, str] = {}
+        #: The slots that were killed from here, by process id, until that has been noted in their jobs' records.
+        self.killed: Dict[int, Killed] = {}
         #: Why the worker must end, if it must.
         self.trouble = ""
 
@@ -113,6 +121,7 @@ class Parent:
         while not self._stopped.wait(_LOOK_S):
             try:
                 if self.host is not None:
+                    self._look_after_net(self.host)
                     self.host.keep_running()
                 self._look_after_slots()
             except DeviceLost as exc:
@@ -124,20 +133,59 @@ class Parent:
                 on_trouble()
                 return
 
+    def _look_after_net(self, host: NetProcess) -> None:
+        row, most = self.board.net, self.settings.max_net_mb
+        if not most or resident_bytes(row.pid) <= most << 20:
+            return
+        batch = set(row.batch) - {0}
+        for slot in map(self.board.slot, range(self.slots)):
+            if slot.pid in batch:  # before the net process: what loses that is tried again
+                sentence = f"The net took more than {most} MB for it; lower target_height, or raise POSE_MAX_NET_MB."
+                self._kill(slot, "the net process took too much memory for its job", JobTooLarge(sentence))
+        host.start_again(f"took more than {most} MB", counts=not batch)
+
     def _look_after_slots(self) -> None:
         limit_s = self.settings.hard_time_limit_s
         for row in map(self.board.slot, range(self.slots)):
             if not row.pid:  # read first, as it is written last
                 continue
+            excess = self._excess(row.pid, row.decodes_from)
             if row.working_since and now() - row.working_since > limit_s:
-                self._kill(row, f"its slot was killed after {limit_s:g} s, the hard time limit")
+                sentence = f"The image was not decoded within {limit_s:g} s; send a smaller one."
+                error = ImageTooLarge(sentence) if row.decodes_from else None
+                self._kill(row, f"its slot was killed after {limit_s:g} s, the hard time limit", error)
             elif now() - row.beat > FROZEN_S:
                 self._kill(row, f"its slot was killed, for it gave no sign of life for {FROZEN_S:g} s")
+            elif excess:
+                self._kill(row, "its slot was killed, for it took too much memory or processor time", excess)
 
-    def _kill(self, row: SlotRow, why: str) -> None:
+    def _excess(self, pid: int, decodes_from: float) -> Optional[PermanentError]:
+        """What the job of slot `pid` ends in if it takes more than it may."""
+        most, limit_s = self.settings.most_slot_mb, self.settings.decode_limit_s
+        if most and resident_bytes(pid) > most << 20:
+            if decodes_from:
+                return ImageTooLarge(
+                    f"The image took more than {most} MB to decode; send a smaller one, or raise POSE_MAX_SLOT_MB."
+                )
+            return JobTooLarge(f"The job took more than {most} MB; send a smaller image, or raise POSE_MAX_SLOT_MB.")
+        if decodes_from and _processor_s(pid) - decodes_from > limit_s:
+            return ImageTooLarge(
+                f"The image took more than {limit_s:g} s of processor time to decode; send a plainer one, "
+                "or raise POSE_DECODE_LIMIT_S."
+            )
+        return None
+
+    def _kill(self, row: SlotRow, why: str, error: Optional[PermanentError] = None) -> None:
         pid = row.pid
         if pid:
             logger.error("✗ Process %d, a slot, is killed: %s.", pid, why)
-            row.pid, self.killed[pid] = 0, why
+            row.pid, self.killed[pid] = 0, Killed(why, error)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def _processor_s(pid: int) -> float:
+    """Seconds of processor time that process `pid` has taken; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return time.clock_gettime(~pid << 3 | 2)  # as Linux numbers the clocks of processes
+    return 0.0

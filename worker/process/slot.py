@@ -16,8 +16,9 @@ from worker.device.channel import RemoteNet
 from worker.device.nets import Nets
 from worker.device.pin import Device
 from worker.engine import Maps, read_manifest
-from worker.errors import InvalidRequest
-from worker.images.local import LoadedImage, load_image
+from worker.errors import ImageTooLarge, InvalidRequest, JobTooLarge
+from worker.files import printable
+from worker.images.local import LoadedImage, decode_image, read_image
 from worker.images.policy import ImagePolicy, check_root
 from worker.jobs.attempt import Attempt, AttemptEnd
 from worker.observe.job_log import log_end
@@ -27,7 +28,7 @@ from worker.pose import compiled
 from worker.pose.estimator import Estimate, Estimator
 from worker.pose.formats import maps_archive
 from worker.pose.overlay import draw_overlay
-from worker.process.life import Life
+from worker.process.life import Life, TimeUp
 from worker.settings import Settings
 from worker.storage.urls import key_of, open_store
 
@@ -115,11 +116,26 @@ class Slot:
         Args:
             age_s: seconds since the job was submitted.
         """
-        return load_image(path, replace(self._policy, wait_for_missing=age_s < self.settings.file_grace_s))
+        data = read_image(path, replace(self._policy, wait_for_missing=age_s < self.settings.file_grace_s))
+        try:
+            with self.life.decoding():
+                return decode_image(data, path, self._policy)
+        except TimeUp as exc:  # another attempt would take as long
+            raise ImageTooLarge(
+                f"{printable(without_query(path))} was not decoded within {self.settings.soft_time_limit_s:g} s; "
+                "send a smaller image, or raise POSE_SOFT_TIME_LIMIT_S."
+            ) from exc
 
     def estimate(self, picture: LoadedImage, job: Job) -> Estimate:
-        """Find the people in `picture`."""
-        return self._serve(self._net_of(job)).estimator.estimate([picture.pixels], to_estimate_options(job.options))[0]
+        """Find the people in `picture`; raises JobTooLarge or ImageTooLarge if that asks for too much of the net."""
+        estimator, options = self._serve(self._net_of(job)).estimator, to_estimate_options(job.options)
+        pixels, most = estimator.net_pixels(picture.height, picture.width, options), self.settings.max_net_pixels
+        if pixels > most:
+            raise JobTooLarge(
+                f"The job asks the net for {pixels} pixels of an image of {picture.width}x{picture.height}, more than "
+                f"{most}; lower target_height, scales or max_width, or raise POSE_MAX_NET_PIXELS."
+            )
+        return estimator.estimate([picture.pixels], options)[0]
 
     def draw(self, picture: LoadedImage, estimate: Estimate, style: Optional[OverlayOptions]) -> Optional[bytes]:
         """The encoded overlay, or None if the job wants none."""

@@ -182,6 +182,22 @@ def test_warnings_reach_the_estimate() -> None:
     assert "not finite" in estimate.warnings[0]
 
 
+@pytest.mark.parametrize(
+    "options", [PLAIN, replace(PLAIN, flip=True, scales=(0.6, 1.0)), replace(PLAIN, max_width=280)]
+)
+def test_what_the_net_will_be_given_is_known_before(white_box_net: Any, options: EstimateOptions) -> None:
+    given = []
+
+    def net(frames: np.ndarray) -> Any:
+        given.append(frames.size // 3)
+        return white_box_net(frames)
+
+    estimator, image = Estimator(net), _image((70, 60, 260, 439))
+    asked = estimator.net_pixels(*image.shape[:2], options)
+    estimator.estimate([image], options)
+    assert asked == sum(given)
+
+
 def test_no_images_no_estimates(white_box_net: Any) -> None:
     assert Estimator(white_box_net).estimate([], PLAIN) == []
 

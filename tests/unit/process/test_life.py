@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Iterator
+from typing import Dict, Iterator
 
 import pytest
 
 from tests.support import ROOT
 from worker.device.board import Board, now
 from worker.process.life import Life, TimeUp
+from worker.settings import read_settings
 
 
 @pytest.fixture
@@ -84,33 +85,92 @@ def test_the_parent_sees_since_when_a_slot_works(monkeypatch: pytest.MonkeyPatch
     assert row.busy_since
 
 
-#: A slot that works in C and hears no signal, and its parent, whose hard limit is 1 s.
-STUCK = """
+def test_the_parent_sees_that_an_image_is_decoded(life: Life) -> None:
+    row = life._row
+    with life.decoding():
+        assert 0 < row.decodes_from <= time.process_time()
+    assert row.decodes_from == 0.0
+    with pytest.raises(TimeUp), life.at_work(0.05), life.decoding():
+        sleep_through(5)
+    assert row.decodes_from == 0.0
+
+
+#: A slot that does `work` and hears no signal, and its parent, which looks until it has killed it.
+SLOT = """
 import ctypes, os, sys
-from types import SimpleNamespace
+from worker.children import die_with_parent
 from worker.device.board import Board
 from worker.process.parent import Parent
+from worker.settings import read_settings
 board = Board.create()
 child = os.fork()
 if child == 0:
     from worker.process.life import Life
+    die_with_parent()
     life = Life(board, 0)
     life.begin()
     with life.at_work(0.2):
-        libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)  # PyDLL: no thread of the slot runs, either
-        libc.pthread_mutex_lock(mutex)
-        libc.pthread_mutex_lock(mutex)  # waits for itself
+        {work}
 parent = object.__new__(Parent)
-parent.settings = SimpleNamespace(hard_time_limit_s=1.0)
-parent.board, parent.slots, parent.killed = board, 1, {}
+parent.settings = read_settings({settings})
+parent.board, parent.slots, parent.killed = board, 1, {{}}
 while not parent.killed:
     parent._look_after_slots()
-print(parent.killed[child], os.waitpid(child, 0)[1])
+why, error = parent.killed[child]
+print(why, os.waitpid(child, 0)[1], repr(error), sep="|")
 """
+#: Waits for itself, in C, with PyDLL: no thread of the slot runs, either.
+HANG = "libc, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)"
+HANG += "; libc.pthread_mutex_lock(mutex); libc.pthread_mutex_lock(mutex)"
+#: Deaf to the soft time limit.
+DEAF = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])"
+DECODE = "decoding = life.decoding(); decoding.__enter__()"
+SOFT_AND_HARD = {"POSE_SOFT_TIME_LIMIT_S": "0.5", "POSE_HARD_TIME_LIMIT_S": "1"}
 
 
-def test_a_call_into_c_that_never_returns_costs_the_slot() -> None:
-    done = subprocess.run([sys.executable, "-c", STUCK], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == f"its slot was killed after 1 s, the hard time limit {int(signal.SIGKILL)}", (
-        done.stderr
-    )
+@pytest.mark.parametrize(
+    ("work", "variables", "why", "error"),
+    [
+        (HANG, SOFT_AND_HARD, "its slot was killed after 1 s, the hard time limit", "None"),
+        # What is decoded would take as long the next time.
+        (
+            f"{DECODE}; {HANG}",
+            SOFT_AND_HARD,
+            "after 1 s, the hard time limit",
+            "ImageTooLarge('The image was not decoded",
+        ),
+        (
+            f"{DEAF}; {DECODE}; all(iter(int, 1))",
+            {"POSE_DECODE_LIMIT_S": "0.5"},
+            "too much memory or processor time",
+            "ImageTooLarge('The image took more than 0.5 s of processor time to decode",
+        ),
+        (
+            f"{DEAF}; {DECODE}; held = b'1' * (700 << 20); {HANG}",
+            {"POSE_MAX_SLOT_MB": "600"},
+            "too much memory or processor time",
+            "ImageTooLarge('The image took more than 600 MB to decode",
+        ),
+        (
+            f"{DEAF}; held = b'1' * (700 << 20); {HANG}",
+            {"POSE_MAX_SLOT_MB": "600"},
+            "too much memory or processor time",
+            "JobTooLarge('The job took more than 600 MB",
+        ),
+    ],
+    ids=["hangs", "hangs in decoding", "processor time", "memory in decoding", "memory"],
+)
+def test_a_slot_beyond_its_limits_is_killed(work: str, variables: Dict[str, str], why: str, error: str) -> None:
+    script = SLOT.format(work=work, settings=variables)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said, status, ends_in = done.stdout.strip().split("|")
+    assert why in said
+    assert ends_in.startswith(error)
+    assert int(status) == signal.SIGKILL
+
+
+def test_a_slot_that_holds_the_net_may_hold_what_both_may() -> None:
+    assert read_settings({"POSE_MAX_SLOT_MB": "100", "POSE_MAX_NET_MB": "900", "POSE_INLINE": "1"}).most_slot_mb == 1000
+    assert read_settings({"POSE_MAX_SLOT_MB": "100", "POSE_MAX_NET_MB": "0", "POSE_INLINE": "1"}).most_slot_mb == 0
+    assert read_settings({"POSE_MAX_SLOT_MB": "100", "POSE_MAX_NET_MB": "900"}).most_slot_mb == 100
