@@ -3,7 +3,7 @@
 Each line that differs from Celery's default says why. Measured with Celery 5.7.0 on Redis.
 """
 
-from worker.servers import DEFAULT_URL, Keys, celery_server, queue
+from worker.servers import DEFAULT_URL, Keys, celery_server, is_redis, queue
 from worker.settings import settings
 
 _s = settings()
@@ -47,6 +47,8 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 worker_hijack_root_logger = True
 worker_send_task_events = False
 broker_connection_retry_on_startup = True
+#: A key of a type that Celery does not expect, which a stranger may have written, does not end the worker.
+broker_channel_error_retry = is_redis(_url)
 #: A broker that is away for a weekend is waited for; the default gives up after 100 tries.
 broker_connection_max_retries = None
 

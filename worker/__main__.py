@@ -20,17 +20,19 @@ class Commands(click.Group):
     """The commands of this file, and others whose modules are imported only when they are asked for: every few seconds
     a health check starts, which needs none of them."""
 
-    elsewhere = ("dead", "evaluate", "refused", "submit")
+    #: Each is in the module worker.cli.<name>, and resume beside pause.
+    elsewhere = ("dead", "evaluate", "pause", "refused", "resume", "submit")
 
     def list_commands(self, ctx: click.Context) -> List[str]:
         """All names."""
         return sorted((*super().list_commands(ctx), *self.elsewhere))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
-        """The command of that name, which is also its module's."""
+        """The command of that name."""
         if cmd_name not in self.elsewhere:
             return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(importlib.import_module(f"worker.cli.{cmd_name}"), cmd_name)
+        module = "pause" if cmd_name == "resume" else cmd_name
+        found: click.Command = getattr(importlib.import_module(f"worker.cli.{module}"), cmd_name)
         return found
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
 import signal
 from typing import Any, Dict, List, Mapping
 
+import redis
 from celery import Celery, bootsteps, signals
 from celery.utils.log import get_logger
 from kombu import Exchange, Queue
 
 from worker import logs
-from worker.broker import pool
+from worker.broker import commands, pool
 from worker.broker.gate import forbid_compression
 from worker.broker.refused import Refused
 from worker.broker.send import send
@@ -117,6 +119,7 @@ class House(bootsteps.StartStopStep):
             _leave(str(exc))
         app.parent.slots = worker.concurrency
         pool.use_private_folder()
+        commands.obey_listed()
 
     def start(self, worker: Any) -> None:
         """Wait for the net and for the slots; leave with one sentence if one of them cannot start."""
@@ -134,6 +137,8 @@ class House(bootsteps.StartStopStep):
             worker.pool.terminate()
             _leave(str(exc))
         parent.keep(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with contextlib.suppress(redis.RedisError):  # else the first step that finds none there loads them
+            app.ledger.load()
         url = settings().broker_url or DEFAULT_URL
         resend, depth = functools.partial(send, app, url), functools.partial(depth_of_rabbitmq, url=url)
         self._threads = [

@@ -207,6 +207,14 @@ def said(exc: BaseException) -> str:
     return str(exc).rpartition(" of pipeline caused error: ")[2]
 
 
+def damaged(exc: BaseException) -> bool:
+    """Whether a Redis error says that a key has another type, or a field another value, than we ever write.
+
+    Waiting does not help then: only a stranger can have written it.
+    """
+    return re.search("WRONGTYPE|attempt to |not an integer|not a valid float", str(exc)) is not None
+
+
 def queue(name: str, broker_url: str) -> Queue:
     """The queue called `name`, declared in the same way by workers and clients.
 

@@ -57,6 +57,8 @@ class Refused:
             "bytes": size or (len(message) if text else None),
             "message": ascii(message[:_SHOWN] if text else message)[:_SHOWN],
         }
+        if self._client.type(self._key) not in (b"list", b"none"):  # a stranger's
+            self._client.delete(self._key)
         with self._client.pipeline() as pipe:
             pipe.lpush(self._key, json.dumps(entry))
             pipe.expire(self._key, self._keep_s)

@@ -6,19 +6,26 @@ Each change says what it is for, and which test fails if kombu changes below it.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from queue import Empty
 from typing import Any, Dict
 
 import kombu
+import redis
 from celery.app.amqp import AMQP
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 
 from worker.broker.envelope import FIRST, NO_MESSAGE, opened
+from worker.servers import Keys, damaged
 from worker.settings import settings
 
 logger = logging.getLogger(__name__)
+
+#: Seconds between two tries to take messages while a queue's key is no list, and between two lines about it.
+_REST_S = 1.0
+_SAY_AGAIN_S = 60.0
 
 
 class _Channel:
@@ -36,6 +43,10 @@ class _Channel:
         except channel.connection_errors:
             channel.client.connection.disconnect()  # the next attempt connects again
             raise
+        except redis.ResponseError as exc:
+            if not damaged(exc):
+                raise
+            self._rest(exc)
         finally:
             channel._in_poll = None  # so that another BRPOP is sent
         if not answer:
@@ -46,6 +57,39 @@ class _Channel:
         getattr(channel, "_flush_brpop_reauth", lambda: None)()  # of kombu 5.7: renews credentials that expire
         return True
 
+    #: When BRPOP is sent again, and when it is said again that it is not, in seconds of the monotonic clock.
+    _brpop_from = _said_from = 0.0
+
+    def _rest(self, exc: redis.ResponseError) -> None:
+        """A queue's key holds something else than a list. Nobody consumes until it is gone; that is looked for."""
+        now = time.monotonic()
+        self._brpop_from = now + _REST_S
+        if now >= self._said_from:
+            self._said_from = now + _SAY_AGAIN_S
+            logger.error(
+                "✗ No messages can be taken: the key of a queue is no list (%s); find it with TYPE, and delete it.", exc
+            )
+
+    def _brpop_start(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for messages, but not while a queue's key is no list.
+
+        Test: integration/test_damaged_keys.py, a_queue_that_is_no_list.
+        """
+        if time.monotonic() >= self._brpop_from:
+            super()._brpop_start(*args, **kwargs)  # type: ignore[misc]
+
+    def _size(self, queue: str) -> int:
+        """How many messages wait in `queue`, which kombu asks when it declares it; none in what is no list.
+
+        Test: integration/test_damaged_keys.py, a_worker_starts_beside_a_queue_that_is_no_list.
+        """
+        try:
+            return int(super()._size(queue))  # type: ignore[misc]
+        except redis.ResponseError as exc:
+            if not damaged(exc):
+                raise
+            return 0
+
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         """Put `message` into `queue`, unless whoever chose it, such as a command's sender, has named no queue.
 
@@ -53,8 +97,8 @@ class _Channel:
         """
         channel: Any = self
         own = (channel.unacked_key, channel.unacked_index_key, channel.unacked_mutex_key)
-        if queue in own or queue.startswith(channel.keyprefix_queue % ""):
-            logger.error("✗ A message for %r was dropped: that is no queue, but a key of Celery's own.", queue)
+        if queue in own or queue.startswith((channel.keyprefix_queue % "", Keys(settings().key_prefix).ours(""))):
+            logger.error("✗ A message for %r was dropped: that is no queue, but a key of the worker's own.", queue)
             return
         if FIRST not in message["headers"]:
             super()._put(queue, message, **kwargs)  # type: ignore[misc]

@@ -73,6 +73,11 @@ def broker_errors(url: str) -> Iterator[None]:
     """Translate what celery, kombu and redis raise when the broker at `url` is away into BrokerUnavailable."""
     try:
         yield
+    except redis.exceptions.NoScriptError as exc:
+        raise BrokerUnavailable(
+            f"No worker has come to the Redis {masked(url)} since it was started, and this user may not load the "
+            "ledger's scripts; start a worker, then try again."
+        ) from exc
     # A RuntimeError is what Celery's backend raises when its attempts to connect are used up.
     except (kombu.exceptions.OperationalError, redis.RedisError, RuntimeError) as exc:
         raise BrokerUnavailable(

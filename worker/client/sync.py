@@ -203,7 +203,6 @@ class PoseClient:
             if not self._ledger.finish(job_id, "revoked", self.app.backend.revoked(job_id, _CANCELLED_S)):
                 return False
             self._pending.ring(job_id)
-            self.app.control.revoke(job_id)  # for jobs of other clients, which have no record yet
         return True
 
     def state(self, job_id: str) -> str:

@@ -10,10 +10,10 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple, Ty
 import redis
 
 from worker.contract import without_query
-from worker.errors import DeadLetter, ImageNotReady, PoseError
+from worker.errors import DeadLetter, ImageNotReady, JobFailed, PoseError
 from worker.jobs.ledger import Ledger, Message, ResultKey
 from worker.jobs.stopwatch import Lap, Stopwatch
-from worker.servers import said
+from worker.servers import damaged, said
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -26,11 +26,19 @@ _AGAIN_S = 0.5
 
 
 def outlast(step: Callable[[], Answer]) -> Answer:
-    """The answer of `step`, which is tried until Redis answers."""
+    """The answer of `step`, which is tried until Redis answers.
+
+    Raises:
+        JobFailed: what lies at a key of the job's is from a stranger, so that no try can succeed.
+    """
     while True:
         try:
             return step()
         except redis.RedisError as exc:
+            if damaged(exc):
+                raise JobFailed(
+                    f"A key of this job is not from a worker ({said(exc)}); see who can write to Redis."
+                ) from exc
             logger.warning("The ledger's Redis does not answer (%s); it is tried again.", said(exc))
             time.sleep(_AGAIN_S)
 

@@ -26,8 +26,9 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 import redis
 
+from worker.contract import queue_fault
 from worker.errors import InvalidRequest
-from worker.servers import DEFAULT_URL, Keys, connect, queue_list
+from worker.servers import DEFAULT_URL, Keys, connect, damaged, queue_list
 from worker.settings import Settings
 
 #: Seconds for which the record of a job that has not ended is kept.
@@ -43,6 +44,9 @@ _TIMEOUT_S = 5.0
 #: Most jobs of a kind that the reconciler looks at in one go.
 _MOST = 200
 _LUA = Path(__file__).with_name("lua")
+_DAMAGED = "The job's record is damaged; submit it again."
+#: How ids are decoded and encoded again that strangers have put into Redis.
+_ANY_BYTES = "surrogateescape"
 
 #: The states of a job that has ended, apart from ``dead``, which a person may revive.
 ENDED = ("done", "failed", "revoked")
@@ -183,11 +187,14 @@ class Ledger:
         found = self._run("suspects", token, int(_LOCK_S * 1000), _PATIENCE_S, _MOST, self._dead_keep_s, *lists)
         if found is None:
             return None
-        expired: List[List[str]] = [[_text(job_id) for job_id in ids] for ids in found]
+        expired: List[List[str]] = [[_text(job_id, _ANY_BYTES) for job_id in ids] for ids in found]
         return expired[0], expired[1], dict(zip(lists, expired[2:]))
 
     def claim(self, job_id: str, token: str, seen: str) -> Optional[Message]:
         """For the reconciler: the message of a job that it is to send again; None if there is no need any more.
+
+        Args:
+            seen: ``running``, ``later`` or ``waiting:<list>``, the set in which the job was.
 
         Raises:
             InvalidRequest: its record is damaged.
@@ -245,12 +252,36 @@ class Ledger:
             InvalidRequest: it is damaged.
         """
         try:
-            return Message.loads(text)
-        except (ValueError, TypeError, RecursionError) as exc:
-            raise InvalidRequest("The job's record is damaged; submit it again.") from exc
+            message = Message.loads(text)
+            if queue_fault(message.queue) is None:
+                return message
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise InvalidRequest(_DAMAGED)
+
+    def load(self) -> None:
+        """Give Redis the scripts. Users that may not do so, such as senders, can call them from then on."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for step in {path.stem for path in _LUA.glob("*.lua")} - {"common"}:
+                pipe.script_load(_script(step))
+            pipe.execute()
 
     def _run(self, step: str, job_id: str, *arguments: Any) -> Any:
-        answer = _script(step)(args=[self.keys.prefix, job_id, *arguments], client=self._client)
+        sha = hashlib.sha1(_script(step).encode()).hexdigest()
+        words = (0, self.keys.prefix, job_id.encode(errors=_ANY_BYTES), *arguments)
+        try:
+            try:
+                answer = self._client.evalsha(sha, *words)
+            except redis.exceptions.NoScriptError as exc:  # Redis was started anew, or no worker has come yet
+                try:
+                    self.load()
+                except redis.exceptions.NoPermissionError:  # a sender's; the next worker loads them
+                    raise exc from None
+                answer = self._client.evalsha(sha, *words)
+        except redis.ResponseError as exc:
+            if damaged(exc):
+                raise InvalidRequest(_DAMAGED) from exc
+            raise
         return _text(answer) if isinstance(answer, bytes) else answer
 
 
@@ -260,10 +291,9 @@ def token() -> str:
 
 
 @cache
-def _script(step: str) -> Any:
-    source = (_LUA / "common.lua").read_text(encoding="utf-8") + (_LUA / f"{step}.lua").read_text(encoding="utf-8")
-    return redis.Redis().register_script(source)  # connects nowhere; each call names its client
+def _script(step: str) -> str:
+    return "".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in ("common", step))
 
 
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+def _text(value: Any, errors: str = "replace") -> str:
+    return value.decode(errors=errors) if isinstance(value, bytes) else str(value)

@@ -90,7 +90,7 @@ class Reconciler:
         if time.monotonic() >= self._trusted_from:
             resent += [self._resend(job_id, "running") for job_id in running]
         for name, suspects in waiting.items():
-            resent += [self._resend(job_id, "waiting") for job_id in self._lost(name, suspects)]
+            resent += [self._resend(job_id, f"waiting:{name}") for job_id in self._lost(name, suspects)]
         return sum(resent)
 
     def _resend(self, job_id: str, seen: str) -> bool:
@@ -103,7 +103,7 @@ class Reconciler:
         if message is None:
             return False
         if seen != "later":
-            logger.warning("○ job %s was lost while it was %s; it is sent again", job_id, seen)
+            logger.warning("○ job %s was lost while it was %s; it is sent again", job_id, seen.partition(":")[0])
         self._send(job_id, message, first=True)  # for it has waited there already
         return True
 
@@ -116,10 +116,12 @@ class Reconciler:
         held: Set[str] = set()
         with self._broker.pipeline(transaction=False) as pipe:
             pipe.lrange(name, -_HEAD, -1)
-            pipe.hvals(self._unacked)
-            waiting, unacked = pipe.execute()
+            pipe.hgetall(self._unacked)
+            pipe.zrange(f"{self._unacked}_index", 0, -1)
+            waiting, unacked, indexed = pipe.execute()
         held.update(map(_job_id, waiting))
-        held.update(map(_job_id, unacked))
+        # What is not in the index as well will not be given back by anybody.
+        held.update(_job_id(unacked[tag]) for tag in indexed if tag in unacked)
         return [job_id for job_id in suspects if job_id not in held]
 
 

@@ -32,6 +32,9 @@ LOOK_AGAIN_S = (30.0, 900.0)
 #: Takes what is due out of everybody's reach: set, key prefix, now, until when, at most -> pairs of id and fields.
 _CLAIM = """
 local found = {}
+if redis.call('TYPE', KEYS[1])['ok'] ~= 'zset' then -- nothing is due, or what a stranger has put there
+  redis.call('DEL', KEYS[1])
+end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2], 'LIMIT', 0, ARGV[4])) do
   local fields = redis.pcall('HGETALL', ARGV[1] .. id)
   if fields.err or #fields == 0 then -- it has expired, or is none
@@ -83,6 +86,8 @@ class Pending:
     def add(self, job_id: str, webhook: Optional[str], callback: Optional[Mapping[str, str]]) -> None:
         """Write an entry; one that is there, or was dealt with, stays as it is."""
         told = {"webhook": webhook, "callback": dict(callback) if callback else None}
+        if self._client.type(self._due) not in (b"zset", b"none"):  # a stranger's
+            self._client.delete(self._due)
         with self._client.pipeline() as pipe:
             pipe.hsetnx(self._entry + job_id, "told", json.dumps(told))
             pipe.expire(self._entry + job_id, KEEP_S)

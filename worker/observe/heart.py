@@ -46,6 +46,8 @@ class Heart:
         self._started = time.time()
         #: Whether the worker consumes.
         self.ready = False
+        #: Whether it was asked to take no jobs for a while.
+        self.paused = False
 
     def beat(self, restarts: int = 0) -> None:
         """Write the heartbeat, at most once a second; a disk or a Redis that is away changes nothing."""
@@ -83,6 +85,7 @@ class Heart:
             "written_at": round(time.time(), 3),
             "started_at": round(self._started, 3),
             "ready": self.ready,
+            "paused": self.paused,
             "leaving": self._board.leaving,
             "device": str(self._device),
             "memory_used": used.used if used else None,

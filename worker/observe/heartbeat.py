@@ -133,6 +133,8 @@ def _state(report: Mapping[str, Any]) -> str:
         return "leaving"
     if not report["net"]["ready"]:
         return "net restarting" if report["ready"] else "loading"
+    if report.get("paused"):
+        return "paused"
     return "ready" if report["ready"] else "starting"
 
 

@@ -102,6 +102,10 @@ class Parent:
             self._drain.daemon = True
             self._drain.start()
 
+    def pause(self, paused: bool) -> None:
+        """Say in the heartbeat whether the worker takes no jobs for a while."""
+        self._heart.paused = paused
+
     def leave(self) -> None:
         """From now on slots may be ended."""
         self.board.leave()

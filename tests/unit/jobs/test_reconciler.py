@@ -67,6 +67,7 @@ def test_a_message_that_vanished_is_sent_again_and_one_that_is_held_is_not(
         ledger.record(job_id, Message(prefix, kwargs={"image": job_id}))
     time.sleep(0.01)
     redis_client.hset(f"{prefix}:unacked", "tag", json.dumps([{"headers": {"id": "held"}}, "", prefix]))
+    redis_client.zadd(f"{prefix}:unacked_index", {"tag": 1})
     redis_client.lpush(prefix, json.dumps({"headers": {"id": "queued"}}))
     redis_client.rpush(prefix, json.dumps({"headers": {"id": "somebody else's"}}))
     # At the head is one that the ledger has never heard of: nobody can tell who is behind it.
@@ -74,7 +75,8 @@ def test_a_message_that_vanished_is_sent_again_and_one_that_is_held_is_not(
     redis_client.rpop(prefix)
     # What was given back comes to the head in any order.
     redis_client.rpush(prefix, json.dumps({"headers": {"id": "later"}}))
-    redis_client.expire(f"{prefix}:unacked", 60)
+    for key in ("unacked", "unacked_index"):
+        redis_client.expire(f"{prefix}:{key}", 60)
     redis_client.delete(f"{prefix}:reconciler")
     assert reconciler().look() == 1
     assert sent == ["vanished"]

@@ -7,7 +7,7 @@ local state = get('state')
 if not state then -- from a client that keeps no record
   redis.call('HSET', job, 'digest', digest, 'message', message, 'list', list, 'tries', 0, 'attempts', 0,
     'submitted', seconds(now()))
-elseif get('digest') ~= digest then -- not this job, whatever it calls itself
+elseif get('digest') and get('digest') ~= digest then -- not this job, whatever it calls itself
   return {'other', get('attempts'), '0'}
 elseif ENDED[state] or state == 'dead' then
   return {state == 'dead' and 'buried' or state, get('attempts'), '0'}
@@ -15,7 +15,7 @@ elseif state == 'running' then
   if get('holder') == holder then -- asked again, because the answer got lost
     return {get('condemned') and 'dead' or 'begun', get('attempts'), seconds(now() - tonumber(get('submitted')))}
   end
-  local held = redis.call('ZSCORE', prefix .. ':running', id)
+  local held = redis.call('ZSCORE', set('running'), id)
   if held and tonumber(held) > now() then
     return {state, get('attempts'), '0'}
   end

@@ -1,6 +1,20 @@
 -- What all steps of the ledger share. ARGV[1] is the key prefix, ARGV[2] the job's id; a step's own follow.
 local prefix, id = ARGV[1], ARGV[2]
-local job = prefix .. ':job:' .. id
+
+-- A key of ours. What is there of another type is not from us, and would stop every step: it is removed.
+local function own(key, type)
+  local found = redis.call('TYPE', key)['ok']
+  if found ~= type and found ~= 'none' then
+    redis.call('DEL', key)
+  end
+  return key
+end
+
+local function set(name)
+  return own(prefix .. ':' .. name, 'zset')
+end
+
+local job = own(prefix .. ':job:' .. id, 'hash')
 -- States that nothing changes any more. A dead job has ended, too, but a person may put it back.
 local ENDED = {done = true, failed = true, revoked = true}
 
@@ -17,23 +31,27 @@ local function get(field)
   return redis.call('HGET', job, field)
 end
 
--- Take the job out of the set of its state.
+-- The name of the set that the job is in, if it is in one.
+local function home()
+  local state = get('state')
+  local homes = {waiting = 'waiting:' .. (get('list') or ''), running = state, later = state, dead = state}
+  return homes[state]
+end
+
 local function leave()
-  local list = get('list')
-  if list then
-    redis.call('ZREM', prefix .. ':waiting:' .. list, id)
-  end
-  for _, set in ipairs({'running', 'later', 'dead'}) do
-    redis.call('ZREM', prefix .. ':' .. set, id)
+  local name = home()
+  if name then
+    redis.call('ZREM', set(name), id)
   end
 end
 
 -- Put it into the set of its new state; no key stays for ever.
-local function enter(state, set, score, keep)
+local function enter(state, name, score, keep)
   leave()
   redis.call('HSET', job, 'state', state)
-  redis.call('ZADD', prefix .. ':' .. set, seconds(score), id)
-  redis.call('EXPIRE', prefix .. ':' .. set, keep)
+  local entered = set(name)
+  redis.call('ZADD', entered, seconds(score), id)
+  redis.call('EXPIRE', entered, keep)
   redis.call('EXPIRE', job, keep)
 end
 

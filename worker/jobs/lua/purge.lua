@@ -1,6 +1,6 @@
 -- A person removes a dead job -> whether it was one.
 if get('state') ~= 'dead' then
-  redis.call('ZREM', prefix .. ':dead', id) -- a record that has expired
+  redis.call('ZREM', set('dead'), id) -- a record that has expired
   return 0
 end
 leave()
