@@ -1,16 +1,22 @@
-"""Children that never outlive their parent, whatever kills it, and how often they may die."""
+"""Children that never outlive their parent, whatever kills it; how often they may die; threads that go round."""
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional, Type
+
+from worker.errors import PoseError
+
+logger = logging.getLogger(__name__)
 
 #: A child that has died more often than this within _MEMORY_S seconds is not started again.
 _MOST_DEATHS = 5
@@ -87,6 +93,36 @@ class Deaths:
         pause_s = min(self._longest_pause_s, self._first_pause_s * 2 ** (self.count - 1))
         self._start_at = now + pause_s
         return pause_s
+
+
+class Rounds(threading.Thread):
+    """A thread that calls `look` now and every `every_s` seconds, until it is stopped or its process ends.
+
+    Args:
+        passing: what `look` may raise that passes by itself and that others log, such as RedisError.
+    """
+
+    def __init__(self, name: str, every_s: float, look: Callable[[], object], *passing: Type[Exception]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._every_s, self._work, self._passing = every_s, look, passing
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Go on whatever happens."""
+        while not self._ended.is_set():
+            try:
+                self._work()
+            except self._passing as exc:
+                logger.debug("The %s waits: %s", self.name, exc)
+            except PoseError as exc:
+                logger.warning("The %s goes on: %s", self.name, exc)
+            except Exception:
+                logger.exception("✗ The %s met an error; it looks again.", self.name)
+            self._ended.wait(self._every_s)
+
+    def stop(self) -> None:
+        """Look no more; what is not done, another worker does."""
+        self._ended.set()
 
 
 @contextmanager

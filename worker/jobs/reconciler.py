@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from typing import Callable, List, Sequence, Set
 
 import redis
 
+from worker.children import Rounds
 from worker.errors import InvalidRequest
 from worker.jobs.ledger import LEASE_S, Ledger, token
 from worker.servers import DEFAULT_URL, PRIORITIES, Keys, connect, is_redis, queue_list
@@ -29,7 +29,7 @@ _HEAD = 2000
 _TIMEOUT_S = 5.0
 
 
-class Reconciler:
+class Reconciler(Rounds):
     """A thread that looks after the jobs of `queues`.
 
     Args:
@@ -47,6 +47,7 @@ class Reconciler:
         end: Callable[[str, InvalidRequest], object],
         depth: Callable[[str], int],
     ) -> None:
+        super().__init__("reconciler", _LOOK_S, self.look, redis.RedisError)
         self._ledger, self._send, self._end, self._depth = ledger, send, end, depth
         self._queues, self._unacked = settings.consumed, Keys(settings.key_prefix).unacked
         url = settings.broker_url or DEFAULT_URL
@@ -56,25 +57,6 @@ class Reconciler:
         ]
         self._token = token()
         self._answered, self._trusted_from = time.monotonic(), 0.0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
-
-    def start(self) -> None:
-        """Look from now on."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Look no more; another worker's takes over when the lock expires."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(_LOOK_S):
-            try:
-                self.look()
-            except redis.RedisError as exc:
-                logger.debug("The reconciler cannot reach Redis: %s", exc)
-            except Exception:
-                logger.exception("✗ The reconciler met an error; it looks again.")
 
     def look(self) -> int:
         """Send again what is lost or due; returns how many jobs."""

@@ -17,6 +17,7 @@ import kombu.exceptions
 import redis
 from pydantic import ValidationError
 
+from worker.children import Rounds
 from worker.contract import Callback, without_query
 from worker.notify.pending import LOOK_AGAIN_S, Call, Pending
 from worker.notify.webhook import call, payload
@@ -33,7 +34,7 @@ _PER_HOST = 3
 _PAUSE_MAX_S = 600.0
 
 
-class Notifier:
+class Notifier(Rounds):
     """A thread that makes the calls that are due, and those that make them.
 
     Args:
@@ -49,34 +50,20 @@ class Notifier:
         outcome: Callable[[str], Mapping[str, Any]],
         send: Callable[[str, str, Mapping[str, Any], str], None],
     ) -> None:
+        super().__init__("notifier", _LOOK_S, self.look, redis.RedisError)
         self._pending, self._settings, self._outcome, self._send = pending, settings, outcome, send
         self._busy: Dict[str, int] = {}
         self._rests: Dict[str, float] = {}
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
-    def start(self) -> None:
-        """Look from now on."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Look no more; what is not done, another worker does."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(_LOOK_S):
-            try:
-                free = _THREADS - sum(self._busy.values())
-                lease_s = self._settings.url_timeout_s + LOOK_AGAIN_S[0]
-                for entry in self._pending.claim(free, lease_s) if free else ():
-                    # A daemon: a worker that stops waits for no receiver; the entry's lease ends, and another tries.
-                    told = (entry, self._enter(entry))
-                    threading.Thread(target=self._guarded, args=told, name="webhook", daemon=True).start()
-            except redis.RedisError as exc:
-                logger.debug("The notifier cannot reach Redis: %s", exc)
-            except Exception:
-                logger.exception("✗ The notifier met an error; it looks again.")
+    def look(self) -> None:
+        """Make the calls that are due, each in a thread of its own."""
+        free = _THREADS - sum(self._busy.values())
+        lease_s = self._settings.url_timeout_s + LOOK_AGAIN_S[0]
+        for entry in self._pending.claim(free, lease_s) if free else ():
+            # A daemon: a worker that stops waits for no receiver; the entry's lease ends, and another tries.
+            told = (entry, self._enter(entry))
+            threading.Thread(target=self._guarded, args=told, name="webhook", daemon=True).start()
 
     def _guarded(self, entry: Call, host: str) -> None:
         try:

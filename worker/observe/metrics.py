@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from worker.children import Rounds
 from worker.device import board as boards
 from worker.device.board import Board, SlotRow, now
 from worker.device.gpus import Memory, memory
@@ -46,7 +46,6 @@ class Exporter:
         self._backlog = Backlog(settings)
         self._device = device
         self._collector = WorkerMetrics(settings, name, device, board, slots, self._backlog)
-        self._stopped = threading.Event()
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self._collector)
         port = settings.metrics_port + number(name)
@@ -57,7 +56,8 @@ class Exporter:
                 f"POSE_METRICS_PORT is {settings.metrics_port}: {name} cannot listen on {settings.metrics_bind}:{port} "
                 f"({exc}); choose another port, or 0 for no metrics."
             ) from exc
-        threading.Thread(target=self._look, name="metrics", daemon=True).start()
+        self._rounds = Rounds("metrics", LOOK_S, self._look)
+        self._rounds.start()
 
     @property
     def port(self) -> int:
@@ -74,16 +74,13 @@ class Exporter:
 
     def stop(self) -> None:
         """Answer no more."""
-        self._stopped.set()
+        self._rounds.stop()
         self._server.shutdown()
         self._server.server_close()
 
     def _look(self) -> None:
-        while True:
-            self._collector.memory = memory(self._device.gpu.uuid) if self._device.gpu else None
-            self._backlog.look()
-            if self._stopped.wait(LOOK_S):
-                return
+        self._collector.memory = memory(self._device.gpu.uuid) if self._device.gpu else None
+        self._backlog.look()
 
 
 class WorkerMetrics(Collector):

@@ -8,8 +8,10 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from typing import Callable, Dict, NamedTuple, Optional
 
+from worker.children import Rounds
 from worker.device.board import Board, SlotRow, now
 from worker.device.net_process import NetProcess
 from worker.device.pin import own_slots, take
@@ -54,8 +56,7 @@ class Parent:
             self.host = NetProcess(settings, self.device, name, self.board)
         self._heart = Heart(settings, name, self.device, self.board, self.slots)
         self._exporter: Optional[Exporter] = None
-        self._stopped = threading.Event()
-        self._keeper: Optional[threading.Thread] = None
+        self._keeper: Optional[Rounds] = None
         self._drain: Optional[threading.Timer] = None
         #: How slots say that they are ready.
         self.ready = Ready()
@@ -87,7 +88,7 @@ class Parent:
         self._heart.beat()
         if self._exporter is not None:
             self._exporter.ready()
-        self._keeper = threading.Thread(target=self._keep, args=(on_trouble,), name="keeper", daemon=True)
+        self._keeper = Rounds("keeper", _LOOK_S, partial(self._look, on_trouble))
         self._keeper.start()
 
     def in_slot(self) -> None:
@@ -112,8 +113,8 @@ class Parent:
 
     def close(self, grace_s: float) -> None:
         """Stop watching, end the net process, give the device back."""
-        self._stopped.set()
         if self._keeper is not None:
+            self._keeper.stop()
             self._keeper.join(5.0)
         if self.host is not None:
             self.host.stop(grace_s)
@@ -121,21 +122,20 @@ class Parent:
         if self._claim is not None:
             self._claim.close()
 
-    def _keep(self, on_trouble: Callable[[], None]) -> None:
-        while not self._stopped.wait(_LOOK_S):
-            try:
-                if self.host is not None:
-                    self._look_after_net(self.host)
-                    self.host.keep_running()
-                self._look_after_slots()
-            except DeviceLost as exc:
-                self.trouble = str(exc)
-            if self.board.broken:
-                self.trouble = "A slot cannot start any more; see the log above."
-            self._heart.beat(self.host.restarts if self.host else 0)
-            if self.trouble:
-                on_trouble()
-                return
+    def _look(self, on_trouble: Callable[[], None]) -> None:
+        try:
+            if self.host is not None:
+                self._look_after_net(self.host)
+                self.host.keep_running()
+            self._look_after_slots()
+        except DeviceLost as exc:
+            self.trouble = str(exc)
+        if self.board.broken:
+            self.trouble = "A slot cannot start any more; see the log above."
+        self._heart.beat(self.host.restarts if self.host else 0)
+        if self.trouble and self._keeper is not None:
+            self._keeper.stop()
+            on_trouble()
 
     def _look_after_net(self, host: NetProcess) -> None:
         row, most = self.board.net, self.settings.max_net_mb

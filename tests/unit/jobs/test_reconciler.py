@@ -150,7 +150,7 @@ def test_after_an_outage_attempts_get_the_time_to_renew_their_leases(
             time.sleep(0.01)
     finally:
         one.stop()
-        one._thread.join()
+        one.join()
     assert sent[0] == "j"
     if outage_s:  # longer than half a lease, so they get another half
         assert time.monotonic() - begun >= outage_s + 0.25
