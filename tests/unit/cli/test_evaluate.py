@@ -228,9 +228,9 @@ def test_a_results_file_that_cannot_be_written_is_told_before_anything_is_starte
 def test_a_precision_that_the_cpu_lacks_is_not_measured_as_another(
     photographs: Path, thin_net: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker.engine import torch_packed
+    from worker.engine import torch_engine
 
-    monkeypatch.setattr(torch_packed, "_runs", lambda dtype: False)
+    monkeypatch.setattr(torch_engine, "_cpu_computes", lambda precision: False)
     with pytest.raises(SettingsError, match="no instructions for bf16; measure"):
         _evaluate(photographs, "--in-process", "--precision", "bf16", "--target-height", "64")
 
