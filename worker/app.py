@@ -160,7 +160,7 @@ class House(bootsteps.StartStopStep):
     def terminate(self, worker: Any) -> None:
         """The slots are about to be ended."""
         self._rest()
-        app.parent.leave()
+        app.parent.board.worker.leaving = True
         worker.exitcode = 1 if app.parent.trouble else 0
 
     def _rest(self) -> None:
@@ -245,7 +245,7 @@ def start_slot(**_: Any) -> None:
         logger.critical("✗ A slot cannot start: %s", exc, exc_info=not isinstance(exc, PoseError))
         parent.ready.say(str(exc) or type(exc).__name__)
         if parent.ready.over:
-            parent.board.give_up()  # else a worker without slots would go on taking jobs
+            parent.board.worker.broken = True  # else a worker without slots would go on taking jobs
         os._exit(1)
     parent.ready.say()
 
@@ -260,5 +260,5 @@ def end_slot(**_: Any) -> None:
 @signals.task_revoked.connect
 def job_revoked(request: Any, **_: Any) -> None:
     """In the parent: a job was taken from the queue in order not to be done."""
-    app.parent.board.revoke()
+    app.parent.board.worker.revoked += 1
     app.pending.ring(request.id)

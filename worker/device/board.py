@@ -55,11 +55,19 @@ class SlotRow(ctypes.Structure):
     )
 
 
+class WorkerRow(ctypes.Structure):
+    """Of the worker as a whole. Each field has one writer, or one value that it can come to have.
+
+    The parent says that slots may be ended (`leaving`), and counts the jobs that were taken from the queue and not
+    begun, because they were revoked or had expired (`revoked`). A slot says that none can work (`broken`).
+    """
+
+    _fields_ = (("leaving", ctypes.c_bool), ("broken", ctypes.c_bool), ("revoked", ctypes.c_int64))
+
+
 class _Page(ctypes.Structure):
     _fields_ = (
-        ("leaving", ctypes.c_int64),
-        ("broken", ctypes.c_int64),
-        ("revoked", ctypes.c_int64),
+        ("worker", WorkerRow),
         ("net", NetRow),
         ("slots", SlotRow * MAX_SLOTS),
         ("last_error", ctypes.c_char * _ERROR_BYTES),
@@ -76,6 +84,7 @@ class Board:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         page = _Page.from_buffer(mmap.mmap(descriptor, ctypes.sizeof(_Page)))
+        self.worker: WorkerRow = page.worker
         self.net: NetRow = page.net
         self._page = page
 
@@ -99,33 +108,6 @@ class Board:
     @last_error.setter
     def last_error(self, sentence: str) -> None:
         self._page.last_error = sentence.encode("utf-8", "replace")[: _ERROR_BYTES - 1]
-
-    @property
-    def broken(self) -> bool:
-        """Whether a slot has found that none can work."""
-        return bool(self._page.broken)
-
-    def give_up(self) -> None:
-        """A slot's word that none can work, so that the worker must end."""
-        self._page.broken = 1
-
-    @property
-    def revoked(self) -> int:
-        """Jobs that were taken from the queue and not begun, because they were revoked or had expired."""
-        return int(self._page.revoked)
-
-    def revoke(self) -> None:
-        """The parent's word that there was another."""
-        self._page.revoked += 1
-
-    @property
-    def leaving(self) -> bool:
-        """Whether the worker is on its way out, and slots may be ended."""
-        return bool(self._page.leaving)
-
-    def leave(self) -> None:
-        """The parent's word that slots may be ended."""
-        self._page.leaving = 1
 
 
 def now() -> float:

@@ -118,14 +118,10 @@ class NetProcess:
         read_control, self._control = os.pipe()
         self._report, write_report = os.pipe()
         passed = (self._listener.fileno(), self._board.descriptor, read_control, write_report)
-        numbers = zip(("--listen", "--board", "--control", "--report"), map(str, passed))
+        arguments = (*map(str, (*passed, os.getpid())), self._name)
         # No preexec_fn: this process has threads. The child itself asks to die with its parent.
         self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "worker.device.server"),
-                *(word for pair in numbers for word in pair),
-                *("--parent", str(os.getpid()), "--name", self._name),
-            ],
+            [sys.executable, "-m", "worker.device.server", *arguments],
             pass_fds=passed,
             cwd=Path(__file__).resolve().parent.parent.parent,
             env={**os.environ, **self._environment()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 from worker.device.gpus import Gpu, visible_gpus
 from worker.errors import SettingsError
@@ -64,7 +64,7 @@ def own_device(settings: Settings, worker: str = "") -> Device:
     if wanted.startswith("cuda"):
         return Device(_pick(gpus, int(wanted.partition(":")[2] or 0), "POSE_DEVICE"))
     if wanted != "auto":
-        return Device(_by_uuid(gpus, wanted))
+        return Device(_pick(gpus, wanted, "POSE_DEVICE"))
     if named:
         return Device(_pick(gpus, int(named.group(1)), f"the worker's name {worker!r}"))
     return Device(_first_free(gpus, settings.share_device)) if gpus else Device()
@@ -138,17 +138,12 @@ def claim(device: Device, share: bool) -> Optional[socket.socket]:
     return held
 
 
-def _pick(gpus: List[Gpu], index: int, why: str) -> Gpu:
-    if index < len(gpus):
-        return gpus[index]
-    raise SettingsError(f"There is no GPU {index}, which {why} asks for; {_listed(gpus)}")
-
-
-def _by_uuid(gpus: List[Gpu], uuid: str) -> Gpu:
+def _pick(gpus: List[Gpu], wanted: Union[int, str], why: str) -> Gpu:
+    """The GPU of that number or UUID."""
     for gpu in gpus:
-        if gpu.uuid == uuid:
+        if wanted in (gpu.number, gpu.uuid):
             return gpu
-    raise SettingsError(f"There is no GPU {uuid}, which POSE_DEVICE asks for; {_listed(gpus)}")
+    raise SettingsError(f"There is no GPU {wanted}, which {why} asks for; {_listed(gpus)}")
 
 
 def _first_free(gpus: List[Gpu], share: bool) -> Gpu:

@@ -5,7 +5,6 @@ One loop, no threads: while a batch runs, the next inputs wait in their sockets 
 
 from __future__ import annotations
 
-import argparse
 import os
 import selectors
 import signal
@@ -27,7 +26,7 @@ from worker.device.pin import own_batch, own_device
 from worker.device.tally import BATCH_SIZES
 from worker.engine import Manifest, map_shapes
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError, PoseError
-from worker.settings import Settings, settings
+from worker.settings import settings
 
 #: Seconds between two signs of life while nothing happens.
 _BEAT_S = 0.5
@@ -181,61 +180,47 @@ class Server:
         return first, given.maps.array(given.at_maps + first.nbytes, pafs, self._dtype)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Load the net, report, serve. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="worker.device.server", description=__doc__.splitlines()[0])
-    for name, meaning in (
-        ("listen", "descriptor of the listening socket"),
-        ("board", "descriptor of the worker's board"),
-        ("control", "descriptor that ends when the process is to stop"),
-        ("report", "descriptor to say ready on"),
-        ("parent", "process id of the worker"),
-    ):
-        parser.add_argument(f"--{name}", type=int, required=True, help=meaning)
-    parser.add_argument("--name", required=True, help="the worker's name")
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str]) -> int:
+    """Load the net, report, serve. Returns the exit status.
+
+    Args:
+        arguments: descriptors of the listening socket, of the worker's board, of what ends when this process is to
+            stop, and of where to say ready; the process id of the worker; its name.
+    """
+    listen, page, control, report, parent = map(int, arguments[:5])
+    name = arguments[5]
     die_with_parent()
-    logs.begin(f"{options.name} net")
-    if os.getppid() != options.parent:
+    logs.begin(f"{name} net")
+    if os.getppid() != parent:
         return 1
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A signal to the whole process group must not take the net from slots that finish their jobs.
         signal.signal(signum, signal.SIG_IGN)
-    board = Board(options.board)
+    board = Board(page)
     board.net.pid, board.net.state, board.net.busy_since = os.getpid(), boards.LOADING, 0.0
     board.net.batch = type(board.net.batch)()
     board.net.starts += 1
     try:
-        server = _load(settings(), options, board)
+        device = own_device(settings(), name)
+        nets = Nets(settings(), device)
+        nets.get(settings().model)
     except PoseError as exc:
-        os.write(options.report, str(exc).encode())
+        os.write(report, str(exc).encode())
         return 1
+    batcher: Batcher[NetInputs] = Batcher(own_batch(settings(), device), settings().batch_wait_ms / 1000)
+    half, listener = nets.precision == "fp16", socket.socket(fileno=listen)
+    server = Server(nets, batcher, board, listener=listener, control=control, half=half)
+    board.net.beat, board.net.state = now(), boards.READY
+    os.write(report, READY + f"{settings().model} {nets.precision} on {device}".encode())
     try:
         server.run()
     except DeviceLost as exc:
-        logs.last_words(str(exc), f"{options.name} net")
+        logs.last_words(str(exc), f"{name} net")
         return 1
     finally:
         board.net.state = boards.LOADING
     return 0
 
 
-def _load(configured: Settings, options: argparse.Namespace, board: Board) -> Server:
-    device = own_device(configured, options.name)
-    nets = Nets(configured, device)
-    nets.get(configured.model)
-    server = Server(
-        nets,
-        Batcher(own_batch(configured, device), configured.batch_wait_ms / 1000),
-        board,
-        listener=socket.socket(fileno=options.listen),
-        control=options.control,
-        half=nets.precision == "fp16",
-    )
-    board.net.beat, board.net.state = now(), boards.READY
-    os.write(options.report, READY + f"{configured.model} {nets.precision} on {device}".encode())
-    return server
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -86,7 +86,7 @@ class Heart:
             "started_at": round(self._started, 3),
             "ready": self.ready,
             "paused": self.paused,
-            "leaving": self._board.leaving,
+            "leaving": self._board.worker.leaving,
             "device": str(self._device),
             "memory_used": used.used if used else None,
             "memory_total": used.total if used else None,

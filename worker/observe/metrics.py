@@ -118,7 +118,7 @@ class WorkerMetrics(Collector):
             "queues": ",".join(self._settings.consumed),
         }
         yield self._gauge("pose_worker_info", "What the worker is; always 1.", [(about, 1)])
-        consumes = self.ready and not self._board.leaving
+        consumes = self.ready and not self._board.worker.leaving
         yield self._gauge("pose_worker_ready", "1 while the worker consumes.", [({}, consumes)])
 
     def _of_jobs(self) -> Iterator[Metric]:
@@ -126,7 +126,7 @@ class WorkerMetrics(Collector):
         outcomes = [
             ({"outcome": name}, sum(one.outcomes[index] for one in tallies)) for index, name in enumerate(OUTCOMES)
         ]
-        outcomes.append(({"outcome": "revoked"}, self._board.revoked))
+        outcomes.append(({"outcome": "revoked"}, self._board.worker.revoked))
         yield self._counter("pose_jobs", "Attempts at jobs, by what they ended in.", outcomes)
         errors = [({"error": name}, sum(one.errors[index] for one in tallies)) for index, name in enumerate(ERRORS)]
         yield self._counter(

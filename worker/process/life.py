@@ -116,7 +116,7 @@ class Life:
         while True:
             received = signal.sigtimedwait(_SIGNALS, _BEAT_S)
             self._row.beat = now()
-            if received and (self._board.leaving or received.si_pid == self._parent):
+            if received and (self._board.worker.leaving or received.si_pid == self._parent):
                 # From the parent it means what it says. Python would tell the main thread, which may be in a long wait.
                 os.kill(os.getpid(), signal.SIGKILL)
 

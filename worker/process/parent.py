@@ -107,10 +107,6 @@ class Parent:
         """Say in the heartbeat whether the worker takes no jobs for a while."""
         self._heart.paused = paused
 
-    def leave(self) -> None:
-        """From now on slots may be ended."""
-        self.board.leave()
-
     def close(self, grace_s: float) -> None:
         """Stop watching, end the net process, give the device back."""
         if self._keeper is not None:
@@ -130,7 +126,7 @@ class Parent:
             self._look_after_slots()
         except DeviceLost as exc:
             self.trouble = str(exc)
-        if self.board.broken:
+        if self.board.worker.broken:
             self.trouble = "A slot cannot start any more; see the log above."
         self._heart.beat(self.host.restarts if self.host else 0)
         if self.trouble and self._keeper is not None:

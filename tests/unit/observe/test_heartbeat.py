@@ -96,7 +96,7 @@ def test_what_is_wrong_is_named(configured: Settings, board: Board, spoil: Calla
 
 def test_not_ready_and_leaving_fail_only_readiness(configured: Settings, board: Board) -> None:
     assert sentences(configured, board, ready=False) == ["it is not ready"]
-    board.leave()
+    board.worker.leaving = True
     report = beaten(configured, board)
     assert list(faults(report, configured, ready=True)) == ["it is not ready"]
     assert list(faults(report, configured, ready=False)) == []
