@@ -75,9 +75,7 @@ class Consumer(consumer.Consumer):
         size = size if isinstance(size, int) else None  # strangers can write that, too
         logger.error("✗ A message on %r was refused: %s See: python -m worker refused list", queue, why)
         try:
-            self.app.refused.add(
-                why, message.body, queue=queue, job_id=job_id, size=size if isinstance(size, int) else None
-            )
+            self.app.refused.add(why, message.body, queue=queue, job_id=job_id, size=size)
             # A record means that a proper message of this id was or will be there; a stranger's must not end that job.
             if job_id is not None and self.app.ledger.state(job_id) is None:
                 self.app.backend.mark_as_failure(job_id, InvalidRequest(why))
