@@ -27,6 +27,7 @@ from benchmarks.engine_runners import ONNX, RUNTIMES
 from models import cmu_coco
 from models.catalog import find_entry
 from models.lifetimes import steps
+from tests.support.cases import random_weights
 from worker.engine.manifest import read_manifest
 from worker.engine.netdef import read_pair
 from worker.engine.passes import optimise
@@ -154,7 +155,7 @@ def prepared(name: str, folder: Path) -> Path:
     directory = folder / name
     if name == "cmu_coco":
         entry = find_entry(name)
-        cmu_coco.build(name, cmu_coco.random_weights(20161124)).write(directory, entry.manifest(directory, "random"))
+        cmu_coco.build(name, random_weights(20161124)).write(directory, entry.manifest(directory, "random"))
     else:
         directory.mkdir()
         for file in (ROOT / "models" / name).iterdir():

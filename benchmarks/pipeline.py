@@ -50,7 +50,7 @@ def _cropped(picture: cv2.typing.MatLike) -> cv2.typing.MatLike:
 def _measure(image: Path, rounds: int) -> tuple[List[Result], List[float]]:
     results, whole = [], []
     environment = {**os.environ, "POSE_IMAGE_ROOTS": str(image.parent), "POSE_WARM_SIZES": "368x496"}
-    with local_fleet(environment) as fleet, PoseClient(fleet.broker_url) as client:
+    with local_fleet(environment) as (broker_url, _), PoseClient(broker_url) as client:
         client.submit(image).result(300)  # the worker is up
         for _ in range(rounds):
             start = time.perf_counter()

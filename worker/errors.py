@@ -136,3 +136,12 @@ def reason_in(error: Mapping[str, Any]) -> str:
     text = str(error["msg"])
     ours = error["type"] == "value_error"
     return text.replace("Value error, ", "", 1) if ours else text[0].lower() + text[1:]
+
+
+def fault_in(exc: Exception) -> str:
+    """Of a pydantic ValidationError the first error's field and reason; of another exception what it is."""
+    errors = getattr(exc, "errors", None)
+    if errors is None:
+        return repr(exc)
+    fault = errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, fault["loc"])), reason_in(fault))))

@@ -34,7 +34,7 @@ def batch(size: Tuple[int, int], count: int, manifest: Manifest) -> np.ndarray:
 def write_cmu(directory: Path, seed: int = 20161124) -> Path:
     """The CMU net with weights from `seed`, in `directory`."""
     entry = find_entry("cmu_coco")
-    cmu_coco.build(entry.name, cmu_coco.random_weights(seed)).write(directory, entry.manifest(directory, "random"))
+    cmu_coco.build(entry.name, random_weights(seed)).write(directory, entry.manifest(directory, "random"))
     return directory
 
 
@@ -110,3 +110,13 @@ def recorded(name: str) -> Iterator[Tuple[Tuple[int, int], int]]:
 def sampled(maps: np.ndarray) -> np.ndarray:
     """What is recorded of an output: every 23rd value, which meets every row, column and channel in turn."""
     return maps.ravel()[::23]
+
+
+def random_weights(seed: int) -> Dict[str, np.ndarray]:
+    """Weights from `seed`, scaled (He et al. 2015) so that signals neither die nor explode: for tests and timings."""
+    generator = np.random.default_rng(seed)
+    weights: Dict[str, np.ndarray] = {}
+    for blob, shape in cmu_coco.parameter_shapes().items():
+        deviation = np.sqrt(2.0 / np.prod(shape[1:])) if blob.endswith("_w") else 0.05
+        weights[blob] = (generator.standard_normal(shape, np.float32) * np.float32(deviation)).astype(np.float32)
+    return weights

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, field_validator
 
-from worker.errors import InvalidRequest
+from worker.errors import InvalidRequest, fault_in
 
 #: Names of the figures, and where pycocotools' summary has them.
 METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 3, "APl": 4, "AR": 5}
@@ -87,28 +87,37 @@ class _Labelled(BaseModel):
     num_keypoints: Optional[int] = None
 
 
+class _Document(BaseModel):
+    images: List[_Image] = Field(min_length=1)
+    annotations: List[_Labelled]
+
+    @field_validator("annotations", mode="before")
+    @classmethod
+    def _of_keypoints(cls, entries: Any) -> Any:
+        found = [entry for entry in entries if "keypoints" in entry]
+        if not found:
+            raise ValueError("no people with 17 keypoints")
+        return found
+
+
 def _read(path: Path) -> Dict[str, Any]:
     """The file as pycocotools wants it; annotations that are not of keypoints are left out."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        images = [_Image.model_validate(image) for image in document["images"]]
-        given = [_Labelled.model_validate(entry) for entry in document["annotations"] if "keypoints" in entry]
-        if not given or not images:
-            raise ValueError("no people with 17 keypoints")
-    except ValidationError as exc:
-        fault = exc.errors(include_url=False)[0]
+        document = _Document.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as exc:
         raise InvalidRequest(
-            f"{path} is not a COCO keypoint annotation file ({'.'.join(map(str, fault['loc']))} of an entry: "
-            f"{fault['msg'].lower()}); give one such as person_keypoints_val2017.json."
-        ) from exc
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise InvalidRequest(
-            f"{path} is not a COCO keypoint annotation file ({exc}); give one such as person_keypoints_val2017.json."
+            f"{path} is not a COCO keypoint annotation file ({fault_in(exc)}); give one such as "
+            "person_keypoints_val2017.json."
         ) from exc
     people = []
-    for number, entry in enumerate(given, 1):  # pycocotools takes the id 0 for nobody
+    for number, entry in enumerate(document.annotations, 1):  # pycocotools takes the id 0 for nobody
         seen = sum(visible > 0 for visible in entry.keypoints[2::3])
         counted = seen if entry.num_keypoints is None else entry.num_keypoints
         people.append({**entry.model_dump(), "id": number, "category_id": PERSON, "num_keypoints": counted})
     categories = [{"id": PERSON, "name": "person"}]
-    return {"info": {}, "images": [i.model_dump() for i in images], "annotations": people, "categories": categories}
+    return {
+        "info": {},
+        "images": [image.model_dump() for image in document.images],
+        "annotations": people,
+        "categories": categories,
+    }

@@ -32,5 +32,5 @@ def deployment(local: bool, variables: Mapping[str, str] = {}) -> Iterator[Tuple
         return
     # The files are the user's own, read with the user's rights: all folders are allowed unless the user says which.
     environment = {"POSE_IMAGE_ROOTS": "/", **os.environ, **variables}
-    with local_fleet(environment) as here, PoseClient(here.broker_url, **names) as client:
-        yield client, here.check
+    with local_fleet(environment) as (broker_url, check), PoseClient(broker_url, **names) as client:
+        yield client, check

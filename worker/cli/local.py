@@ -11,7 +11,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator
+from typing import Callable, Dict, Iterator, Tuple
 
 import redis
 
@@ -27,23 +27,12 @@ _DEPLOYMENTS = ("POSE_BROKER_URL", "POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE", 
 _REDIS_START_S = 10.0
 
 
-class LocalFleet:
-    """One embedded Redis and one worker; `broker_url` is where to submit."""
-
-    def __init__(self, broker_url: str, worker: subprocess.Popen) -> None:
-        self.broker_url = broker_url
-        self._worker = worker
-
-    def check(self) -> None:
-        """Raises DeviceLost if the worker has ended, which it says why on its standard error."""
-        status = self._worker.poll()
-        if status is not None:
-            raise DeviceLost(f"The local worker ended with status {status}; its last lines above say why.")
-
-
 @contextmanager
-def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
+def local_fleet(environment: Dict[str, str]) -> Iterator[Tuple[str, Callable[[], None]]]:
     """Run a Redis and a worker on this machine while the context is open.
+
+    Gives the Redis' URL, and a check that raises DeviceLost if the worker has ended; why, it has said on its standard
+    error.
 
     Both are children that the kernel kills if this process dies in any way; Redis keeps everything in memory and
     has no file, folder or socket in the file system, so nothing is left behind.
@@ -61,8 +50,14 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[LocalFleet]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
+
+        def check() -> None:
+            status = worker.poll()
+            if status is not None:
+                raise DeviceLost(f"The local worker ended with status {status}; its last lines above say why.")
+
         try:
-            yield LocalFleet(broker_url, worker)
+            yield broker_url, check
         finally:
             stop_child(worker, grace_s=5)
 

@@ -11,6 +11,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from string import Template
 from typing import Any, Dict, List, Tuple
@@ -42,18 +43,18 @@ class Report:
         self._path, self._title = path, title
         self._cards = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
         self._begun = time.monotonic()
-        self._counts: Dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
         self._ms: List[float] = []
 
     def add(self, done: Done) -> None:
         """Take one image, whatever became of it."""
         if isinstance(done.outcome, Result):
             card = _card(done, done.outcome).encode()
-            self._count(_bucket(len(done.outcome.people)))
+            self._counts[str(min(len(done.outcome.people), int(_COUNTS[-1])))] += 1
             self._ms.append(done.outcome.timings_ms.get("total", 0.0))
             self._cards.write(card)
         else:
-            self._count("failed")
+            self._counts["failed"] += 1
             self._cards.write(_failure(done.name, done.path, done.outcome).encode())
 
     def close(self) -> None:
@@ -73,12 +74,9 @@ class Report:
             shutil.copyfileobj(self._cards, file)
             file.write(tail.encode())
 
-    def _count(self, kind: str) -> None:
-        self._counts[kind] = self._counts.get(kind, 0) + 1
-
     def _sums(self) -> str:
         images, seconds = sum(self._counts.values()), time.monotonic() - self._begun
-        sums = [("images", f"{images}"), ("failed", f"{self._counts.get('failed', 0)}")]
+        sums = [("images", f"{images}"), ("failed", f"{self._counts['failed']}")]
         if self._ms:
             slow = sorted(self._ms)[math.ceil(0.95 * len(self._ms)) - 1]
             sums += [("median time", f"{statistics.median(self._ms):.0f} ms"), ("95 % within", f"{slow:.0f} ms")]
@@ -89,17 +87,13 @@ class Report:
         kinds = [("all", "All", sum(self._counts.values()))]
         for count in _COUNTS:
             word = "Nobody" if count == "0" else f"{count}+ people" if count == "5" else _people(int(count))
-            kinds.append((count, word, self._counts.get(count, 0)))
-        kinds.append(("failed", "Failures", self._counts.get("failed", 0)))
+            kinds.append((count, word, self._counts[count]))
+        kinds.append(("failed", "Failures", self._counts["failed"]))
         return "".join(
             f'<button type="button" value="{value}">{word}<small>{number}</small></button>'
             for value, word, number in kinds
             if number or value == "all"
         )
-
-
-def _bucket(people: int) -> str:
-    return str(min(people, int(_COUNTS[-1])))
 
 
 def _people(count: int) -> str:

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Literal, Tuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from worker.errors import ModelError, reason_in
+from worker.errors import ModelError, fault_in
 
 #: Version of model.json.
 SCHEMA_VERSION = 1
@@ -132,14 +132,6 @@ def read_manifest(directory: Path) -> Manifest:
         return _parse(document, path.parent)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise ModelError(f"{path} is not a valid manifest ({fault_in(exc)}); fetch or convert the net again.") from exc
-
-
-def fault_in(exc: Exception) -> str:
-    """Of pydantic's errors the first one's field and reason; of another exception what it is."""
-    if not isinstance(exc, ValidationError):
-        return repr(exc)
-    fault = exc.errors(include_url=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, fault["loc"])), reason_in(fault))))
 
 
 def _parse(document: Dict[str, Any], directory: Path) -> Manifest:

@@ -17,6 +17,7 @@ from models.convert import caffe, netdef, pickled, pytorch, tensorflow
 from models.convert.__main__ import convert
 from models.netpair import NetPairBuilder
 from models.proto import caffe_pb2
+from tests.support.cases import random_weights
 from worker.engine.proto import netdef_pb2
 from worker.errors import ModelError
 
@@ -44,7 +45,7 @@ def full_size() -> None:
 
 @pytest.fixture
 def weights(_thin: None) -> Weights:
-    return cmu_coco.random_weights(1)
+    return random_weights(1)
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_links_beside_the_index_are_found(
 def test_samples_are_brought_once_and_damaged_ones_again(
     tmp_path: Path, use_index: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "SAMPLES", (samples.Sample("thing==1.0", "thing/data/a.bin", SHA256),))
+    monkeypatch.setattr(samples, "SAMPLES", (("thing==1.0", "thing/data/a.bin", SHA256),))
     with serving(PACKAGES) as server:
         use_index(server.url)
         for damage in (None, b"half"):
