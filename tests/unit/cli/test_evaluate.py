@@ -103,10 +103,10 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("area", None, "annotations.0.area: field required"),  # OKS is nothing without it
-        ("keypoints", ["x"] * 51, "annotations.0.keypoints.0: "),
-        ("keypoints", [1, 2, 2], "annotations.0.keypoints: list should have at least 51 items"),
-        ("image_id", "a", "annotations.0.image_id: "),
+        ("area", None, "annotations.1.area: field required"),  # OKS is nothing without it
+        ("keypoints", ["x"] * 51, "annotations.1.keypoints.0: "),
+        ("keypoints", [1, 2, 2], "annotations.1.keypoints: list should have at least 51 items"),
+        ("image_id", "a", "annotations.1.image_id: "),
     ],
 )
 def test_a_person_labelled_wrongly_is_told(photographs: Path, field: str, value: Any, words: str) -> None:
