@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Sequence, Tuple
 
@@ -20,20 +19,25 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 BATCH = np.random.default_rng(4).standard_normal((2, 3, 40, 56)).astype(np.float32)
 
 
+def _changed(model: Any, **fields: Any) -> Any:
+    """`model` with other values of these fields."""
+    return model.model_copy(update=fields)
+
+
 def _write(directory: Path, predict: Any, init: Any) -> Path:
     """The two NetDefs and a model.json whose outputs are blob ``maps``."""
     directory.mkdir()
     (directory / "predict_net.pb").write_bytes(predict.SerializeToString())
     (directory / "init_net.pb").write_bytes(init.SerializeToString())
     manifest = find_entry("mobilenet_thin").manifest(directory, "a test")
-    manifest = replace(
+    manifest = _changed(
         manifest,
         name="by_api",
         predict_sha256=sha256_of(directory / "predict_net.pb"),
         sha256=sha256_of(directory / "init_net.pb"),
-        input=replace(manifest.input, blob="data"),
-        heatmaps=replace(manifest.heatmaps, blob="maps"),
-        pafs=replace(manifest.pafs, blob="maps"),
+        input=_changed(manifest.input, blob="data"),
+        heatmaps=_changed(manifest.heatmaps, blob="maps"),
+        pafs=_changed(manifest.pafs, blob="maps"),
     )
     (directory / "model.json").write_text(manifest.to_json())
     return directory
