@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, List
 
 import pytest
 
+from tests.support import wait_until
 from tests.support.web import Site, answer, certificate, site
-from worker.public_http import Oversized, exchange, is_public, names
+from worker.public_http import _LOOK_UP, _MOST_LOOK_UPS, Oversized, exchange, is_public, names
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,45 @@ def test_one_private_address_among_public_ones_is_refused(monkeypatch: pytest.Mo
         _get("http://two.example/", private=())
 
 
+@pytest.fixture
+def silent_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[List[str]]:
+    """A resolver that does not answer; gives the names that it was asked for."""
+    over, asked = threading.Event(), []
+
+    def look_up(host: str, *_: Any, **__: Any) -> Any:
+        asked.append(host)
+        over.wait(30)
+        raise OSError("gave up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    yield asked
+    over.set()
+    wait_until(lambda: not [one for one in threading.enumerate() if one.name == _LOOK_UP])
+
+
+def test_a_resolver_that_does_not_answer_does_not_get_around_the_deadline(silent_resolver: List[str]) -> None:
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"address of slow\.example was not found in time"):
+        _get("http://slow.example/a", timeout_s=0.2)
+    assert time.monotonic() - start < 2
+    assert silent_resolver == ["slow.example"]
+
+
+def test_look_ups_that_hang_are_bounded_in_number(silent_resolver: List[str]) -> None:
+    for number in range(_MOST_LOOK_UPS):
+        with pytest.raises(TimeoutError):
+            _get(f"http://{number}.example/a", timeout_s=0.01)
+    with pytest.raises(ConnectionError, match="is not looked up"):
+        _get("http://one-more.example/a", timeout_s=5)
+    assert "one-more.example" not in silent_resolver
+
+
+def test_a_name_that_is_none_is_an_error_of_its_own() -> None:
+    for host in ("no-such-host.invalid", f"{'a' * 64}.example", "a..example"):
+        with pytest.raises(ConnectionError, match="there is no address"):
+            _get(f"http://{host}/")
+
+
 def _drip(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
     for number in range(100):
@@ -165,6 +206,39 @@ def test_what_is_no_such_url(url: str) -> None:
         ("2002:7f00:1::", False),  # 6to4
         ("::127.0.0.1", False),  # an IPv4 address in the clothes of old
         ("::ffff:0:10.1.2.3", False),  # SIIT
+        ("64:ff9b::93.184.216.34", True),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b:1::5db8:d822", False),  # NAT64 for local use
+        ("64:ff9b:1:fffe::7f00:1", False),
+        ("fec0::1", False),  # site-local
+        ("feff:ffff::1", False),
+        ("100::1", False),  # discarded
+        ("5f00::1", False),  # segment routing
+        ("4000::1", False),  # nobody's yet
+        ("2001::1", False),  # Teredo
+        ("2001:db8::1", False),
+        ("2002:5db8:d822::1", False),  # 6to4, of a public address
+        ("3fff::1", False),
+        ("ff0e::1", False),
+        ("168.63.129.16", False),  # Azure
+        ("::ffff:168.63.129.16", False),
+        ("64:ff9b::168.63.129.16", False),
+        ("168.63.129.17", True),
+        ("100.100.100.200", False),  # Alibaba
+        ("192.0.0.192", False),  # Oracle
+        ("169.254.0.23", False),  # Tencent
+        ("161.26.0.10", False),  # IBM
+        ("166.11.255.255", False),
+        ("199.36.153.8", False),  # Google
+        ("fd00:ec2::254", False),  # Amazon
+        ("198.19.255.255", False),
+        ("192.88.99.1", False),
+        ("203.0.113.7", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+        ("239.255.255.250", False),
+        ("1.1.1.1", True),
+        ("2a00:1450:4001::1", True),
     ],
 )
 def test_which_addresses_are_public(address: str, public: bool) -> None:

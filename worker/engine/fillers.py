@@ -19,14 +19,15 @@ _ARGUMENTS = {
 }
 #: Arguments without meaning where a net is filled once, on one device.
 _HINTS = ("input_as_shape", "order", "run_once")
-#: Largest parameter, in elements: what 2 GiB of float32 hold.
-_MAX_ELEMENTS = 2**29
 
 
-def fill(kind: str, args: Dict[str, Any], blob: str) -> np.ndarray:
+def fill(kind: str, args: Dict[str, Any], blob: str, most: int) -> np.ndarray:
     """The parameter that an init operator of type `kind` makes.
 
     Random fills are seeded by the blob's name, so that one net is the same net everywhere.
+
+    Args:
+        most: how many elements it may have.
 
     Raises:
         ValueError: the values do not fit the shape, the shape is missing, negative or too large, or an argument is
@@ -42,8 +43,8 @@ def fill(kind: str, args: Dict[str, Any], blob: str) -> np.ndarray:
     if "shape" not in args:
         raise ValueError(f"its {kind} has no shape")
     shape = tuple(int(size) for size in np.atleast_1d(args["shape"]))
-    if any(size < 0 for size in shape) or int(np.prod(shape, dtype=object)) > _MAX_ELEMENTS:
-        raise ValueError(f"its shape {shape} is negative or too large")
+    if any(size < 0 for size in shape) or int(np.prod(shape, dtype=object)) > most:
+        raise ValueError(f"its shape {shape} is negative or too large: {most} elements are left of the net's most")
     return FILLERS[kind](args, shape, blob)
 
 

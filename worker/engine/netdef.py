@@ -17,6 +17,9 @@ from worker.errors import ModelError
 #: How a single float of Argument.floats (field 5, 32 bits) begins when it is encoded.
 _FLOAT_TAG = 5 << 3 | 5
 
+#: Most elements that all parameters of a net have together, which is five times the CMU net: 1 GiB of float32. A file
+#: of some bytes may ask for any number.
+_MAX_ELEMENTS = 2**28
 _SIDES = ("", "_h", "_w", "s")
 _WINDOW = frozenset(f"{name}{side}" for name in ("kernel", "stride", "dilation") for side in _SIDES) | {
     *("pad", "pad_t", "pad_l", "pad_b", "pad_r", "pads")
@@ -143,6 +146,7 @@ def check_blobs(name: str, operators: Iterable[Operator], given: Set[str], outpu
 
 def _parameters(init: netdef_pb2.NetDef, name: str) -> Dict[str, np.ndarray]:
     parameters: Dict[str, np.ndarray] = {}
+    left = _MAX_ELEMENTS
     for definition in init.op:
         if definition.type not in FILLERS:
             raise ModelError(
@@ -156,9 +160,10 @@ def _parameters(init: netdef_pb2.NetDef, name: str) -> Dict[str, np.ndarray]:
             )
         blob = definition.output[0]
         try:
-            parameters[blob] = fill(definition.type, arguments(definition), blob)
+            parameters[blob] = fill(definition.type, arguments(definition), blob, left)
         except (KeyError, ValueError, TypeError, OverflowError, MemoryError) as exc:
             raise ModelError(f"The net {name!r} cannot fill its parameter blob {blob!r}: {exc}.") from exc
+        left -= parameters[blob].size
     return parameters
 
 

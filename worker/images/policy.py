@@ -1,15 +1,18 @@
 """What may be read: below which folders and URLs, how large, and whether it may still come.
 
 A root is a folder, or the beginning of a URL: ``s3://photos/2026``, ``https://images.example.org/public``. It allows
-what lies below it and nothing else; of an https:// root, host and port must be the same, too.
+what lies below it and nothing else; of an https:// root, host and port must be the same, too. A URL with a part that
+some server may read as the folder above is refused, in whichever way it is written.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from worker.contract import without_query
 from worker.errors import ImageNotAllowed, SettingsError
@@ -18,6 +21,12 @@ from worker.storage import s3
 
 #: Schemes of URLs that are fetched.
 _REMOTE = ("s3", "https")
+#: How often a path may be encoded.
+_MOST_DECODED = 8
+#: A character as IIS and JavaScript escape it.
+_U_ESCAPE = re.compile(r"%u([0-9a-fA-F]{4})")
+#: ASCII in more bytes than it needs, which is no UTF-8 (RFC 3629, section 3), but is read as such by careless servers.
+_OVERLONG = re.compile(rb"[\xc0\xc1]|\xe0[\x80-\x9f]|\xf0[\x80-\x8f]")
 
 
 @dataclass(frozen=True)
@@ -106,15 +115,35 @@ def _located(url: str) -> Optional[_Located]:
     try:
         if url.startswith("s3://"):
             bucket, key = s3.split(url)
-            return _Located(("s3", bucket, 0), f"/{key}")
+            return None if _climbs(key) else _Located(("s3", bucket, 0), f"/{key}")
         parts = urlsplit(url)
         if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or "\\" in url:
             return None
-        if {".", ".."} & set(unquote(parts.path).split("/")):
+        if _climbs(parts.path):
             return None
         return _Located(("https", parts.hostname, parts.port or 443), parts.path)
     except ValueError:
         return None
+
+
+def _climbs(path: str) -> bool:
+    """Whether some server may read a part of `path` as ``.`` or ``..``.
+
+    Servers decode once or several times, take backslashes for slashes, cut parameters (``..;a``), control characters
+    and blanks off, and turn letters that look like dots or slashes into these.
+
+    Raises:
+        ValueError: it is not text.
+    """
+    for _ in range(_MOST_DECODED):
+        before, data = path, unquote_to_bytes(_U_ESCAPE.sub(lambda found: chr(int(found[1], 16)), path))
+        path = unicodedata.normalize("NFKC", data.decode(errors="replace"))
+        if path == before or _OVERLONG.search(data):
+            break
+    if path != before:
+        return True
+    parts = (re.split("[;?#]", part)[0] for part in re.split(r"[/\\\u2044\u2215\u2216]", path))
+    return any(re.fullmatch(r"\.+", re.sub(r"[\s\x00-\x1f\x7f-\x9f\ufffd]", "", part)) for part in parts)
 
 
 def _is_below(path: str, root: str) -> bool:

@@ -107,15 +107,15 @@ class Pending:
         return [_call(job_id, fields) for job_id, fields in taken]
 
     def done(self, job_id: str) -> None:
-        """The entry is dealt with; that is remembered for as long as its message could come again."""
+        """The entry is dealt with; that, but not the URL, is remembered for as long as its message could come again."""
         with self._client.pipeline() as pipe:
             pipe.zrem(self._due, job_id)
-            pipe.hset(self._entry + job_id, "done", 1)
+            pipe.hset(self._entry + job_id, mapping={"done": 1, "told": ""})
             pipe.execute()
 
     def reopen(self, job_id: str) -> None:
-        """The job is done once more; those who were told of its first end are told of the next."""
-        self._client.hdel(self._entry + job_id, "done", "tries", "looks")
+        """The job is done once more; its next attempt writes a new entry, of those who want to hear of that end."""
+        self._client.delete(self._entry + job_id)
 
     def later(self, job_id: str, pause_s: float, *, counted: Optional[str] = None) -> None:
         """Have the entry due again in `pause_s` seconds; `counted` is the count that goes up, if one does."""

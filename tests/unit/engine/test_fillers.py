@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping
 
 import numpy as np
 import pytest
@@ -139,6 +139,18 @@ def test_faults_are_one_sentence_that_names_the_blob(fill: Op, message: str) -> 
         _parameters([fill])
     assert str(caught.value).startswith("The net 'small' ")
     assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("blobs", ["abcdefghi", "aaaaaaaaa"], ids=["many", "one again and again"])
+@pytest.mark.parametrize("kind", ["ConstantFill", "GaussianFill", "MSRAFill", "UniformFill", "XavierFill"])
+def test_all_parameters_of_a_net_are_bounded_together(monkeypatch: pytest.MonkeyPatch, kind: str, blobs: str) -> None:
+    """A file of a thousand bytes asked for a terabyte, 2 GiB at a time."""
+    monkeypatch.setattr("worker.engine.netdef._MAX_ELEMENTS", 8000)
+    fills: List[Op] = [(kind, [], [blob], {"shape": [10, 100]}) for blob in blobs]
+    assert len(_parameters(fills[:8])) == len(set(blobs[:8]))
+    with pytest.raises(ModelError, match=r"its shape \(10, 100\) is .* too large: 0 elements are left") as caught:
+        _parameters(fills)
     assert "\n" not in str(caught.value)
 
 

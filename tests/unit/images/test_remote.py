@@ -91,6 +91,84 @@ def test_what_no_root_allows_is_not_asked_for(server: Site, policy: ImagePolicy,
     assert server.seen == []
 
 
+#: What some server reads as the folder above.
+CLIMBS = [
+    "..",
+    "..;",
+    "..;a=b",
+    "..;/x/..;",
+    ".;/..",
+    "..%5c",
+    "..%5C..%5c",
+    "%5c..",
+    "%2e%2e",
+    "%2E.",
+    "%252e%252e",
+    "%25252e%25252e",
+    "%2525252525252e.",
+    "..%2f",
+    "..%252f",
+    "..%255c",
+    "%2e%2e%3b",
+    "%2e%2e;",
+    "%2e%2e%253bx",
+    "..%00",
+    "..%20",
+    "..%09",
+    "%0a..",
+    ".%0d.",
+    ". .",
+    "..%a0",
+    "..%c2%a0",
+    "...",
+    ".",
+    "..%3f",
+    "..%23",
+    "%c0%ae%c0%ae",
+    "%c0%af..%c0%af",
+    "%e0%80%ae%e0%80%ae",
+    "%f0%80%80%ae",
+    "%u002e%u002e",
+    "%uff0e%uff0e",
+    "%25u002e%25u002e",
+    "%uD800",
+    "..%u2215..",
+    "%ef%bc%8e%ef%bc%8e",
+    "%e2%80%a5",
+    "\uff0e\uff0e",
+    "..%ef%bc%8f",
+    "..%ef%bc%bc",
+    "x%2f..",
+    "x%2f%2e%2e%2f..",
+    "%" + "25" * 2000 + "2e.",
+]
+
+
+@pytest.mark.parametrize("climb", CLIMBS, ids=ascii)
+def test_no_way_to_write_the_folder_above_is_asked_for(server: Site, policy: ImagePolicy, climb: str) -> None:
+    for rest in ("/secret/a.jpg", "/a.jpg", "", "?a=b"):
+        assert not policy.allows_url(f"{server.url}/in/{climb}{rest}")
+        assert not policy.allows_url(f"{server.url}/in/deep/{climb}{rest}")
+    assert not ImagePolicy(("s3://bucket/in",)).allows_url(f"s3://bucket/in/{climb}/secret/a.jpg")
+
+
+@pytest.mark.parametrize("climb", ["..", "..;", "%252e%252e", "..%5c", "%2e%2e;"])
+def test_no_redirect_climbs(server: Site, policy: ImagePolicy, climb: str) -> None:
+    server.routes["/in/away"] = answer(302, Location=f"/in/{climb}/secret/a.jpg")
+    with pytest.raises(ImageNotAllowed, match="leads to"):
+        load_image(f"{server.url}/in/away", policy)
+    assert [one.path for one in server.seen] == ["/in/away"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.jpg", "..a.jpg", "a..", ".a", "a...b/c.jpg", "a%20b.jpg", "%e9t%e9.jpg", "%c3%a9t%c3%a9.jpg", "100%.jpg"]
+    + ["a;v=1/b.jpg", "a%2fb.jpg", "a%2Eb", "-/_~.jpg", "a@b:c,d=e+f.jpg", "%ed%95%9c.jpg"],
+)
+def test_names_with_dots_and_odd_characters_are_allowed(name: str) -> None:
+    assert ImagePolicy(("https://a.example/in",)).allows_url(f"https://a.example/in/{name}")
+
+
 def test_a_private_address_is_refused_although_its_name_is_allowed(server: Site, policy: ImagePolicy) -> None:
     with pytest.raises(ImageNotAllowed, match="not public"):
         load_image(f"{server.url}/in/a.jpg", replace(policy, private_hosts=()))

@@ -129,6 +129,18 @@ def test_a_slow_receiver_does_not_hold_up_the_others(receiver: Site, pending: Pe
         assert all(thread.daemon for thread in calling)  # a worker that stops waits for none of them
 
 
+def test_an_entry_that_is_dealt_with_keeps_no_url(receiver: Site, pending: Pending, start: Start) -> None:
+    receiver.routes["/done"] = answer(200)
+    url = f"{receiver.url}/done?token=s3cret"
+    pending.add("kept", url, {"task": "shop.posed", "queue": "shop"})
+    pending.ring("kept")
+    start()
+    entry = f"{pending._entry}kept"
+    wait_until(lambda: pending._client.hget(entry, "done"))
+    pending.add("kept", url, None)  # its message came once more
+    assert b"s3cret" not in b"".join(pending._client.hvals(entry))
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/no", "http://u:p@localhost:{port}/no"])
 def test_what_must_not_be_called_is_given_up(receiver: Site, pending: Pending, start: Start, url: str) -> None:
     receiver.routes["/no"] = answer(200)
