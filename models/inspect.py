@@ -68,12 +68,13 @@ def _read(name: str, models_dir: Path) -> NetPair:
 def table(found: Inspection) -> str:
     """The figures as lines of text."""
     kinds = Counter(operator.type for operator in found.net.operators)
+    running = Counter(step.operator.type for step in found.running)
     parameters = found.net.parameters.values()
     widest = max(found.running, key=lambda step: step.live)
     rows = [
         ("", "in its files", "as executed"),
         ("operators", f"{len(found.net.operators)}", f"{len(found.running)}"),
-        *((f"  {kind}", f"{count}", f"{_count(found.running, kind)}") for kind, count in kinds.most_common()),
+        *((f"  {kind}", f"{count}", f"{running[kind]}") for kind, count in kinds.most_common()),
         ("GFLOP (2 per multiply-add)", _giga(found.given), _giga(found.running)),
         ("activations at their peak, MB", "", ""),
         ("  blobs released after their last use", _mega(found.given, "live"), _mega(found.running, "live")),
@@ -84,10 +85,6 @@ def table(found: Inspection) -> str:
     lines.append(f"parameters: {millions:.1f} M in {len(parameters)} blobs")
     lines.append(f"widest: {widest.operator.type} making {widest.blob}, {'x'.join(map(str, widest.shape))}")
     return "\n".join(lines)
-
-
-def _count(running: List[Step], kind: str) -> int:
-    return sum(step.operator.type == kind for step in running)
 
 
 def _giga(running: List[Step]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 import numpy as np
@@ -52,28 +53,15 @@ def to_estimate_options(options: Options) -> EstimateOptions:
     from worker.pose.estimator import EstimateOptions  # brings OpenCV, which clients do without
 
     chosen = options.effective()
-    return EstimateOptions(
-        target_height=chosen.target_height,
-        max_width=chosen.max_width,
-        scales=chosen.scales,
-        merge=chosen.merge,
-        flip=chosen.flip,
-        max_people=chosen.max_people,
-        min_score=chosen.min_score,
-        keep_maps=chosen.maps,
-    )
+    of_one_name = {field.name for field in fields(EstimateOptions)}
+    return EstimateOptions(**chosen.model_dump(include=of_one_name), keep_maps=chosen.maps)
 
 
 def to_style(options: OverlayOptions) -> Dict[str, Any]:
     """A job's options for :func:`worker.pose.draw_overlay`."""
     named = options.colors in ("keypoints", "people")
-    return {
-        "background": options.background,
-        "alpha": options.alpha,
-        "thickness": options.thickness,
-        "render_threshold": options.render_threshold,
-        "colors": options.colors if named else [_bgr(color) for color in options.colors.split(",")],
-    }
+    colors = options.colors if named else [_bgr(color) for color in options.colors.split(",")]
+    return {**options.model_dump(exclude={"quality"}), "colors": colors}
 
 
 def _bgr(color: str) -> Tuple[int, int, int]:

@@ -8,6 +8,7 @@ pixels, the smaller half first; for sides that are multiples of the net's stride
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -53,10 +54,7 @@ class _Conversion:
         self._name, self._input = name, input_blob
         self._builder = NetPairBuilder(name, input_blob)
         self._done: Dict[str, str] = {input_blob: input_blob}  # node → blob
-        self._consumers: Dict[str, int] = {}
-        for node in graph.node:
-            for source in node.input:
-                self._consumers[_plain(source)] = self._consumers.get(_plain(source), 0) + 1
+        self._consumers = Counter(_plain(source) for node in graph.node for source in node.input)
 
     def run(self, outputs: Sequence[str]) -> NetPairBuilder:
         for output in outputs:

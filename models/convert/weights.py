@@ -28,20 +28,15 @@ def build_net(entry: Entry, weights: Mapping[str, np.ndarray], source: str) -> N
     """
     architecture = _architecture(entry)
     expected = architecture.parameter_shapes()
-    faults: List[str] = []
-    missing = [blob for blob in expected if blob not in weights]
-    extra = [blob for blob in weights if blob not in expected]
     shared = [blob for blob in expected if blob in weights]
-    misshapen = [
-        f"{blob} {weights[blob].shape} instead of {expected[blob]}"
-        for blob in shared
-        if weights[blob].shape != expected[blob]
-    ]
-    broken = [blob for blob in shared if not _is_finite(weights[blob])]
-    for title, blobs in (("missing", missing), ("extra", extra), ("misshapen", misshapen), ("not finite", broken)):
-        if blobs:
-            more = f" and {len(blobs) - _LISTED} more" if len(blobs) > _LISTED else ""
-            faults.append(f"{len(blobs)} {title}: {', '.join(blobs[:_LISTED])}{more}")
+    wrong = [blob for blob in shared if weights[blob].shape != expected[blob]]
+    found = {
+        "missing": [blob for blob in expected if blob not in weights],
+        "extra": [blob for blob in weights if blob not in expected],
+        "misshapen": [f"{blob} {weights[blob].shape} instead of {expected[blob]}" for blob in wrong],
+        "not finite": [blob for blob in shared if not _is_finite(weights[blob])],
+    }
+    faults = [f"{len(blobs)} {title}: {_listed(blobs)}" for title, blobs in found.items() if blobs]
     if faults:
         raise ModelError(
             f"{source} does not hold the {len(expected)} blobs of {entry.name}: {'; '.join(faults)}; check the file."
@@ -60,6 +55,11 @@ def _architecture(entry: Entry) -> ModuleType:
             f"The net {entry.name!r} cannot be made from bare weights; give a TensorFlow graph or a NetDef pair."
         )
     return _ARCHITECTURES[entry.architecture]
+
+
+def _listed(blobs: List[str]) -> str:
+    more = f" and {len(blobs) - _LISTED} more" if len(blobs) > _LISTED else ""
+    return ", ".join(blobs[:_LISTED]) + more
 
 
 def _is_finite(values: np.ndarray) -> bool:

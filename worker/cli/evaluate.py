@@ -77,6 +77,7 @@ def evaluate(
     command's own. The exit status is 0 only if every image was answered.
     """
     from worker.cli.coco import LabelledImages
+    from worker.cli.runs import in_this_process, through_queue
 
     own = in_process or local or not settings().broker_url
     if (engine or precision) and not own:
@@ -89,7 +90,11 @@ def evaluate(
     chosen = {"POSE_MODEL": net, "POSE_ENGINE": engine, "POSE_PRECISION": precision}
     variables = {name: value for name, value in chosen.items() if value}
     _write(out, None)  # before minutes are spent
-    with interruptible(), _runs(job, variables, in_process, local, timeout) as run:
+    if in_process:
+        runs = in_this_process(job, variables)
+    else:
+        runs = through_queue(job, variables, local=local, timeout_s=timeout)
+    with interruptible(), runs as run:
         measured = _measure(labelled.paths, run)
     _write(out, measured.results)
     report = _report(labelled.score(measured.results), measured)
@@ -111,14 +116,6 @@ def _write(out: Path, results: Optional[List[Dict[str, Any]]]) -> None:
         raise InvalidRequest(
             f"The results file {out} cannot be written ({exc.strerror}); choose another with --out."
         ) from exc
-
-
-def _runs(job: Dict[str, Any], variables: Dict[str, str], in_process: bool, local: bool, timeout_s: float) -> Any:
-    from worker.cli import runs
-
-    if in_process:
-        return runs.in_process(job, variables)
-    return runs.through_queue(job, variables, local=local, timeout_s=timeout_s)
 
 
 @dataclass

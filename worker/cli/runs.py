@@ -77,7 +77,7 @@ def _stages(load_ms: float, timings_ms: Mapping[str, float]) -> Dict[str, float]
 
 
 @contextmanager
-def in_process(options: Dict[str, Any], variables: Mapping[str, str]) -> Iterator[Run]:
+def in_this_process(options: Dict[str, Any], variables: Mapping[str, str]) -> Iterator[Run]:
     """Answers of a net in this process, image by image, without queue and broker.
 
     Args:

@@ -125,11 +125,8 @@ class BatchSummary:
     people: int = 0
     failures: List[Tuple[str, str, str]] = field(default_factory=list)  # path, error type, sentence
 
-    def fail(self, path: str, exc: BaseException) -> None:
-        """Note that the image at `path` failed with `exc`."""
-        self.failures.append((path, type(exc).__name__, str(exc)))
 
-
+@dataclass
 class Batch:
     """Submits images, a bounded number at a time, and hands each to the writers as it ends.
 
@@ -141,35 +138,29 @@ class Batch:
         check: called while waiting; raises to end the batch, as when a local worker has died.
     """
 
-    def __init__(
-        self,
-        client: PoseClient,
-        writers: Sequence[Writer],
-        arguments: Dict[str, Any],
-        *,
-        idle_timeout_s: float,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._client, self._writers, self._arguments = client, writers, arguments
-        self._idle_timeout_s, self._check = idle_timeout_s, check
-        self._open: Dict[str, Found] = {}
-        self.summary = BatchSummary()
+    client: PoseClient
+    writers: Sequence[Writer]
+    arguments: Dict[str, Any]
+    idle_timeout_s: float
+    check: Callable[[], None] = lambda: None
+    summary: BatchSummary = field(default_factory=BatchSummary)
+    _open: Dict[str, Found] = field(default_factory=dict)
 
     def run(self, images: Iterator[Found], progress: Callable[[BatchSummary], None]) -> BatchSummary:
         """Work through `images`; `progress` is called after each one that ended."""
         jobs = self._submitted(images, progress)
-        waits: Dict[str, Any] = {"in_flight": IN_FLIGHT, "timeout": self._idle_timeout_s, "check": self._check}
+        waits: Dict[str, Any] = {"in_flight": IN_FLIGHT, "timeout": self.idle_timeout_s, "check": self.check}
         try:
             while True:
                 try:
-                    for job, outcome in self._client.as_completed(jobs, **waits):
+                    for job, outcome in self.client.as_completed(jobs, **waits):
                         self._settle(self._open.pop(job.id), job.id, outcome)
                         progress(self.summary)
                     return self.summary
                 except TimeoutError:
                     self._give_up(progress)
         finally:
-            for writer in self._writers:
+            for writer in self.writers:
                 writer.close()
 
     def _submitted(self, images: Iterator[Found], progress: Callable[[BatchSummary], None]) -> Iterator[JobHandle]:
@@ -178,7 +169,7 @@ class Batch:
                 self._fail(found, ImageNotFound(f"No file matches {found.path!r}; check the pattern."))
                 progress(self.summary)
                 continue
-            job = self._client.submit(found.path, **self._arguments)
+            job = self.client.submit(found.path, **self.arguments)
             self._open[job.id] = found
             yield job
 
@@ -188,24 +179,24 @@ class Batch:
             if isinstance(outcome, Exception):
                 raise outcome
             kept = (outcome.overlay, outcome.maps)
-            picture, maps = (None if one is None else self._client.fetch(one, job_id) for one in kept)
+            picture, maps = (None if one is None else self.client.fetch(one, job_id) for one in kept)
             done = Done(found.path, found.name, outcome, picture, maps)
-            for writer in self._writers:
+            for writer in self.writers:
                 writer.add(done)
             self.summary.done += 1
             self.summary.people += len(outcome.people)
         except (PoseError, OSError) as exc:
             self._fail(found, exc)
-        self._client.discard(job_id, outcome if isinstance(outcome, Result) else None)
+        self.client.discard(job_id, outcome if isinstance(outcome, Result) else None)
 
     def _fail(self, found: Found, exc: Exception) -> None:
-        self.summary.fail(found.path, exc)
-        for writer in self._writers:
+        self.summary.failures.append((found.path, type(exc).__name__, str(exc)))
+        for writer in self.writers:
             writer.add(Done(found.path, found.name, exc))
 
     def _give_up(self, progress: Callable[[BatchSummary], None]) -> None:
         for job_id, found in self._open.items():
-            sentence = f"No answer for {found.path!r} within {self._idle_timeout_s:g} s; is a worker running?"
+            sentence = f"No answer for {found.path!r} within {self.idle_timeout_s:g} s; is a worker running?"
             self._fail(found, TimeoutError(f"{sentence} (job {job_id})"))
             progress(self.summary)
         self._open.clear()

@@ -41,14 +41,7 @@ class Caffe2Net(Net):
         ModelError: Caffe2 is not installed, or cannot make the net.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        *,
-        device: str = "cpu",
-        precision: str = "fp32",
-        threads: Optional[int] = None,
-    ) -> None:
+    def __init__(self, manifest: Manifest, *, device: str, precision: str, threads: Optional[int]) -> None:
         if precision != "fp32":
             raise ModelError(f"Caffe2 does not run nets in {precision}; set POSE_PRECISION to fp32.")
         super().__init__(manifest, device, precision)

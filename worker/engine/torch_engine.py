@@ -45,13 +45,7 @@ class TorchNet(Net):
     """
 
     def __init__(
-        self,
-        manifest: Manifest,
-        *,
-        device: str = "cpu",
-        precision: str = "fp32",
-        threads: Optional[int] = None,
-        compile: str = "off",
+        self, manifest: Manifest, *, device: str, precision: str, threads: Optional[int], compile: str
     ) -> None:
         if precision not in _DTYPES:
             raise ModelError(f"There is no precision {precision!r}; there are {', '.join(_DTYPES)}.")

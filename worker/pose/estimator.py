@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import cv2
@@ -20,6 +21,7 @@ from worker.pose.skeleton import COCO_18, MIRRORED, Skeleton
 InputsToMaps = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray]]
 #: A shape → an unwritten uint8 array of it.
 Room = Callable[[Tuple[int, ...]], np.ndarray]
+anywhere: Room = partial(np.empty, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Estimate:
     maps: Optional[MergedMaps] = None
 
 
+@dataclass(frozen=True)
 class Estimator:
     """Finds people.
 
@@ -101,28 +104,21 @@ class Estimator:
         room: makes the arrays that inputs are written to, where the net can take them from; any memory if not given.
     """
 
-    def __init__(
-        self,
-        net: InputsToMaps,
-        *,
-        stride: int = 8,
-        pad_value: int = 0,
-        offset: Tuple[float, float] = (0.0, 0.0),
-        skeleton: Skeleton = COCO_18,
-        room: Optional[Room] = None,
-    ) -> None:
-        self._room: Room = room or _anywhere
-        self._net, self._stride, self._pad_value, self._skeleton = net, stride, pad_value, skeleton
-        self._offset = offset
+    net: InputsToMaps
+    stride: int = 8
+    pad_value: int = 0
+    offset: Tuple[float, float] = (0.0, 0.0)
+    skeleton: Skeleton = COCO_18
+    room: Room = anywhere
 
     def warm(self) -> None:
         """Compile the decoder, or load it from its cache."""
         image = np.zeros((64, 64, 3), np.uint8)
-        geometry = plan(64, 64, target_height=64, stride=self._stride)
+        geometry = plan(64, 64, target_height=64, stride=self.stride)
         maps = np.zeros((57, 8, 8), np.float32)
         maps[[1, 2], [3, 3], [2, 5]] = 1.0  # a neck and a shoulder: every loop is run
-        decode(maps[:19], maps[19:], geometry, self._skeleton)
-        to_input(image, geometry, self._pad_value)
+        decode(maps[:19], maps[19:], geometry, self.skeleton)
+        to_input(image, geometry, self.pad_value)
 
     def estimate(self, images: Sequence[np.ndarray], options: EstimateOptions) -> List[Estimate]:
         """Find the people in each image; images of equal input size share one pass of the net.
@@ -172,38 +168,38 @@ class Estimator:
             height,
             width,
             target_height=max(1, round(options.target_height * scale)),
-            stride=self._stride,
+            stride=self.stride,
             max_width=options.max_width and max(1, round(options.max_width * scale)),
-            offset=self._offset,
+            offset=self.offset,
         )
 
     def _inputs(self, images: Sequence[np.ndarray], geometries: Sequence[Geometry]) -> np.ndarray:
         """The images as inputs of one shape, (N, H, W, 3)."""
         first = geometries[0]
-        inputs = self._room((len(images), first.padded_height, first.padded_width, 3))
+        inputs = self.room((len(images), first.padded_height, first.padded_width, 3))
         for image, geometry, one in zip(images, geometries, inputs):
-            to_input(image, geometry, self._pad_value, one)
+            to_input(image, geometry, self.pad_value, one)
         return inputs
 
     def _look(
         self, inputs: np.ndarray, geometries: List[Geometry], options: EstimateOptions
     ) -> List[Tuple[np.ndarray, np.ndarray]]:
-        heatmaps, pafs = self._net(inputs)
+        heatmaps, pafs = self.net(inputs)
         if options.flip:
             # Only the image is mirrored, not its padding, so that both sets of maps lie on one grid.
-            mirrored = self._room(inputs.shape)
+            mirrored = self.room(inputs.shape)
             mirrored[...] = inputs
             for i, at in enumerate(geometries):
                 mirrored[i, :, : at.net_width] = inputs[i, :, : at.net_width][:, ::-1]
-            other = self._net(mirrored)
+            other = self.net(mirrored)
             for i, at in enumerate(geometries):
-                _average_mirrored(heatmaps[i], pafs[i], other[0][i], other[1][i], at, self._skeleton)
+                _average_mirrored(heatmaps[i], pafs[i], other[0][i], other[1][i], at, self.skeleton)
         return list(zip(heatmaps, pafs))
 
     def _decode(self, merge: MergedMaps, options: EstimateOptions, preprocess_ms: float, net_ms: float) -> Estimate:
         start = time.perf_counter()
         people, warnings = decode(
-            merge.heatmaps, merge.pafs, merge.geometry, self._skeleton, min_score=options.min_score
+            merge.heatmaps, merge.pafs, merge.geometry, self.skeleton, min_score=options.min_score
         )
         people = people.best(options.max_people)
         associate_ms = (time.perf_counter() - start) * 1000
@@ -263,7 +259,3 @@ def _by_shape(geometries: Sequence[Geometry]) -> List[List[int]]:
     for i, geometry in enumerate(geometries):
         groups.setdefault((geometry.padded_height, geometry.padded_width), []).append(i)
     return list(groups.values())
-
-
-def _anywhere(shape: Tuple[int, ...]) -> np.ndarray:
-    return np.empty(shape, np.uint8)

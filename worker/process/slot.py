@@ -25,7 +25,7 @@ from worker.observe.job_log import log_end
 from worker.observe.tracing import Tracer
 from worker.people import from_people, to_estimate_options, to_style
 from worker.pose import compiled
-from worker.pose.estimator import Estimate, Estimator
+from worker.pose.estimator import Estimate, Estimator, anywhere
 from worker.pose.formats import maps_archive
 from worker.pose.overlay import draw_overlay
 from worker.process.life import Life, TimeUp
@@ -224,7 +224,7 @@ class Slot:
                     stride=manifest.input.stride,
                     pad_value=manifest.input.pad_value,
                     offset=manifest.heatmaps.offset,
-                    room=remote.empty if remote else None,
+                    room=remote.empty if remote else anywhere,
                 ),
                 remote,
             )

@@ -16,7 +16,7 @@ from worker.client import IN_FLIGHT, PoseClient
 from worker.client.find import Found
 from worker.client.job import JobHandle
 from worker.contract import Image, Model, Person, Result
-from worker.errors import DeviceLost, ImageUndecodable
+from worker.errors import DeviceLost
 
 
 class ForgetfulClient(PoseClient):
@@ -106,9 +106,11 @@ def test_a_check_that_fails_ends_the_batch(tmp_path: Path) -> None:
 
 def test_the_table_of_failures_is_aligned() -> None:
     summary = BatchSummary()
-    summary.fail("a.jpg", ImageUndecodable("is empty"))
-    summary.fail("long/name.jpg", TimeoutError("no answer"))
-    summary.fail("\n\x1b.jpg", ImageUndecodable("'\udcff' is empty"))  # which could write over other lines
+    summary.failures.append(("a.jpg", "ImageUndecodable", "is empty"))
+    summary.failures.append(("long/name.jpg", "TimeoutError", "no answer"))
+    summary.failures.append(
+        ("\n\x1b.jpg", "ImageUndecodable", "'\udcff' is empty")
+    )  # which could write over other lines
     assert failure_table(summary).splitlines() == [
         "image          error             why",
         "a.jpg          ImageUndecodable  is empty",
