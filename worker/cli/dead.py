@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import click
 
 from worker.errors import InvalidRequest
+from worker.files import printable
 from worker.jobs.ledger import Ledger
 from worker.settings import deployed
 
@@ -29,7 +30,8 @@ def list_(as_json: bool) -> None:
     """List them, the oldest first."""
     rows = [_row(job_id, died) for job_id, died in _ledger().dead()]
     for row in rows:
-        click.echo(json.dumps(row) if as_json else "{died}  {job_id}  {attempts:>3}  {image}  {last}".format(**row))
+        line = "{died}  {job_id}  {attempts:>3}  {image}  {last}".format(**row)
+        click.echo(json.dumps(row) if as_json else printable(line))
     if not as_json:
         click.echo(f"{len(rows)} dead letters" if len(rows) != 1 else "1 dead letter")
 
@@ -50,13 +52,14 @@ def show(job_id: str, as_json: bool) -> None:
     click.echo(f"job        {job_id}")
     for name in ("state", "submitted", "sent", "ended", "resent", "list"):
         if name in known:
-            click.echo(f"{name:<11}{_time(known[name]) if name in ('submitted', 'sent', 'ended') else known[name]}")
+            value = _time(known[name]) if name in ("submitted", "sent", "ended") else printable(known[name])
+            click.echo(f"{name:<11}{value}")
     if "message" in known:
         click.echo(f"message    {json.dumps(_ledger().loads(known['message']).kwargs)}")
     for number, attempt in enumerate(history, 1):
         where = "{worker} on {device} (process {pid})".format(**attempt)
-        click.echo(f"attempt {number}  {attempt['begun']}  {where}")
-        click.echo(f"           {attempt['ended']}  {attempt['what']}")
+        click.echo(printable(f"attempt {number}  {attempt['begun']}  {where}"))
+        click.echo(printable(f"           {attempt['ended']}  {attempt['what']}"))
 
 
 @dead.command()

@@ -8,6 +8,7 @@ import time
 import click
 
 from worker.broker.refused import Refused
+from worker.files import printable
 from worker.settings import deployed
 
 
@@ -27,9 +28,8 @@ def list_(as_json: bool) -> None:
     entries = _configured().list()
     for entry in entries:
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["time"]))
-        click.echo(
-            json.dumps(entry) if as_json else f"{moment}  {entry['queue']}  {entry['job_id'] or '-'}  {entry['why']}"
-        )
+        line = f"{moment}  {entry['queue']}  {entry['job_id'] or '-'}  {entry['why']}"
+        click.echo(json.dumps(entry) if as_json else printable(line))
     if not as_json:
         click.echo(f"{len(entries)} refused messages" if len(entries) != 1 else "1 refused message")
 

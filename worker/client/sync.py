@@ -206,9 +206,17 @@ class PoseClient:
         return True
 
     def state(self, job_id: str) -> str:
-        """Celery's state of a job: PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED."""
+        """Celery's state of a job: PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED.
+
+        Raises:
+            JobFailed: what is stored is no worker's.
+            BrokerUnavailable: the result backend does not answer.
+        """
         with broker_errors(self._url):
-            return str(self.app.AsyncResult(job_id).state)
+            try:
+                return str(self.app.AsyncResult(job_id).state)
+            except kombu.exceptions.DecodeError as exc:
+                raise untrusted(job_id) from exc
 
     def wait(self, job: JobHandle, timeout: Optional[float] = None) -> Result:
         """The result of `job`; see :meth:`JobHandle.result`."""

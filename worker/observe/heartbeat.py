@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
+from worker.files import printable
 from worker.servers import Keys, connect
 from worker.settings import Settings
 
@@ -106,7 +107,7 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
     """The heartbeats `reports` as a table for people: one line for each worker."""
     if not reports:
         return "No worker has a heartbeat in this Redis."
-    rows: List[Sequence[str]] = [_COLUMNS, *map(_row, reports)]
+    rows: List[Sequence[str]] = [_COLUMNS, *(tuple(map(printable, _row(report))) for report in reports)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 

@@ -286,6 +286,8 @@ def test_what_is_no_json_is_that_jobs_failure_alone(
     assert isinstance(outcome, JobFailed)
     with pytest.raises(JobFailed):
         client.job("garbage").result(5)
+    with pytest.raises(JobFailed):
+        client.state("garbage")
 
 
 def test_a_batch_goes_on_after_a_surprise(client: PoseClient, redis_client: redis.Redis, tmp_path: Path) -> None:

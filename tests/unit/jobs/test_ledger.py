@@ -290,12 +290,14 @@ def test_a_record_that_makes_no_sense_is_shown_all_the_same(
     ledger: Ledger, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, record: Any
 ) -> None:
     key, letters = ledger.keys.job("j"), ledger.keys.ours("dead")
-    redis_client.hset(key, mapping={"attempt:1": b'nan {"\xff', "attempt:1:end": "x y", **record})
+    what = "x \x1b]0;taken over\x07"  # which a terminal would obey
+    redis_client.hset(key, mapping={"attempt:1": b'nan {"\xff', "attempt:1:end": what, "list": what, **record})
     redis_client.zadd(letters, {"j": 1.0})
     monkeypatch.setattr(dead, "_ledger", lambda: ledger)
     done = CliRunner().invoke(dead.dead, ["list"])
     assert (done.exit_code, done.output.splitlines()[-1]) == (0, "1 dead letter")
     assert CliRunner().invoke(dead.dead, ["show", "--json", "j"]).exit_code == 0
+    assert "\x1b" not in done.output + CliRunner().invoke(dead.dead, ["show", "j"]).output
     if "message" in record:
         with pytest.raises(InvalidRequest, match="is damaged"):
             ledger.loads(record["message"])

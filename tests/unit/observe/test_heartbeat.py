@@ -61,6 +61,7 @@ def test_a_worker_that_is_well(configured: Settings, board: Board) -> None:
     assert lines[1].split()[:2] == ["cpu0@here", "ready"]
     assert "1/2" in lines[1]
     assert "1.5" in lines[1]
+    assert "\x1b" not in table([{**report, "worker": "\x1b[2Jnobody@here"}])  # whoever can write to Redis may say so
 
 
 def _freeze_net(board: Board) -> None:
