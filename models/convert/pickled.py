@@ -106,8 +106,8 @@ class _Dtype:
 
     def __setstate__(self, state: Any) -> None:
         """Take version, byte order, and what plain numbers do not have: base, names, fields. The rest follows."""
-        _, order, *structure = state[:5]
-        if structure != [None, None, None] or order not in ("<", ">", "|", "="):
+        _, order, *others = state[:5]
+        if others != [None, None, None] or order not in ("<", ">", "|", "="):
             raise _Refused("a type that is not a plain number")
         self.plain = self.plain.newbyteorder(order)
 

@@ -1,1 +1,1 @@
-"""Who is told of a job's end."""
+"""Who wants to hear of a job's end."""

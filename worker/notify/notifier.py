@@ -62,8 +62,8 @@ class Notifier(Rounds):
         lease_s = self._settings.url_timeout_s + LOOK_AGAIN_S[0]
         for entry in self._pending.claim(free, lease_s) if free else ():
             # A daemon: a worker that stops waits for no receiver; the entry's lease ends, and another tries.
-            told = (entry, self._enter(entry))
-            threading.Thread(target=self._guarded, args=told, name="webhook", daemon=True).start()
+            arguments = (entry, self._enter(entry))
+            threading.Thread(target=self._guarded, args=arguments, name="webhook", daemon=True).start()
 
     def _guarded(self, entry: Call, host: str) -> None:
         try:
@@ -71,9 +71,7 @@ class Notifier(Rounds):
         except redis.RedisError as exc:  # the entry is due again when its lease ends
             logger.debug("The notifier cannot reach Redis: %s", exc)
         except Exception:
-            logger.exception(
-                "✗ Job %s: those who wanted to know of its end were not told; it is tried again.", entry[0]
-            )
+            logger.exception("✗ Job %s: those who wait for its end do not know of it yet; it is tried again.", entry[0])
         finally:
             with self._lock:
                 self._busy[host] -= 1
@@ -92,7 +90,7 @@ class Notifier(Rounds):
             self._pending.done(entry.job_id)  # dealt with before
             return
         try:
-            told = payload(entry.job_id, self._outcome(entry.job_id))
+            ended = payload(entry.job_id, self._outcome(entry.job_id))
         except (ValueError, kombu.exceptions.KombuError):  # not there yet, or not from one of us
             first, most = LOOK_AGAIN_S
             self._pending.later(entry.job_id, min(most, first * 2.0 ** min(entry.looks, 10)), counted="looks")
@@ -101,9 +99,9 @@ class Notifier(Rounds):
         if entry.webhook and (self._busy.get(host, 0) > _PER_HOST or self._rests.get(host, 0) > time.monotonic()):
             self._pending.later(entry.job_id, self._pause_s(1))
             return
-        if self._called(entry, told, host):
+        if self._called(entry, ended, host):
             if entry.callback:
-                self._call_back(entry, told)
+                self._call_back(entry, ended)
             self._pending.done(entry.job_id)
 
     def _call_back(self, entry: Call, argument: Mapping[str, Any]) -> None:
@@ -117,12 +115,12 @@ class Notifier(Rounds):
             return
         self._send(callback.task, callback.queue, argument, f"{entry.job_id}.ended")
 
-    def _called(self, entry: Call, told: Mapping[str, Any], host: str) -> bool:
+    def _called(self, entry: Call, ended: Mapping[str, Any], host: str) -> bool:
         """Whether the webhook needs no other try."""
         if entry.webhook is None or not self._settings.webhook_secret:  # such a job was refused
             return True
         try:
-            call(entry.webhook, told, self._settings)
+            call(entry.webhook, ended, self._settings)
         except (PermissionError, ValueError) as exc:
             logger.error("✗ Job %s: its webhook %s is not called: %s.", entry.job_id, without_query(entry.webhook), exc)
             return True

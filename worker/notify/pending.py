@@ -1,4 +1,4 @@
-"""Who is to be told of a job's end: kept in the result backend's Redis until they have been.
+"""Who wants to hear of a job's end: kept in the result backend's Redis until they have heard of it.
 
 ``<prefix>:calls`` is a sorted set of job ids by the time at which each is looked at next; ``<prefix>:call:<id>`` says
 whom to tell. An entry is written before a job's work begins and looked at again every now and then, so that it is
@@ -85,11 +85,11 @@ class Pending:
 
     def add(self, job_id: str, webhook: Optional[str], callback: Optional[Mapping[str, str]]) -> None:
         """Write an entry; one that is there, or was dealt with, stays as it is."""
-        told = {"webhook": webhook, "callback": dict(callback) if callback else None}
+        listeners = {"webhook": webhook, "callback": dict(callback) if callback else None}
         if self._client.type(self._due) not in (b"zset", b"none"):  # a stranger's
             self._client.delete(self._due)
         with self._client.pipeline() as pipe:
-            pipe.hsetnx(self._entry + job_id, "told", json.dumps(told))
+            pipe.hsetnx(self._entry + job_id, "told", json.dumps(listeners))
             pipe.expire(self._entry + job_id, KEEP_S)
             pipe.zadd(self._due, {job_id: time.time() + LOOK_AGAIN_S[0]}, nx=True)
             pipe.expire(self._due, KEEP_S)
@@ -129,9 +129,9 @@ class Pending:
 def _call(job_id: Any, fields: List[Any]) -> Call:
     entry = {_text(name): _text(value) for name, value in zip(fields[::2], fields[1::2])}
     try:
-        told = {} if "done" in entry or "told" not in entry else json.loads(entry["told"])
+        listeners = {} if "done" in entry or "told" not in entry else json.loads(entry["told"])
         counts = int(entry.get("tries", 0)), int(entry.get("looks", 0))
-        return Call(_text(job_id), told.get("webhook"), told.get("callback"), *counts)
+        return Call(_text(job_id), listeners.get("webhook"), listeners.get("callback"), *counts)
     except (ValueError, AttributeError):  # one that makes no sense must not hold up those that were taken with it
         return Call(_text(job_id), None, None)
 

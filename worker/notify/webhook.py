@@ -37,7 +37,7 @@ def check_wanted(job: Job, settings: Settings) -> None:
 
 
 def payload(job_id: str, meta: Mapping[str, Any]) -> Dict[str, Any]:
-    """What is told of a job that has ended.
+    """What a webhook is sent of a job that has ended.
 
     Args:
         meta: Celery's, as the result backend holds it.
@@ -57,18 +57,18 @@ def payload(job_id: str, meta: Mapping[str, Any]) -> Dict[str, Any]:
     return {"job_id": job_id, "state": state, "error": {"type": kind, "message": sentence}}
 
 
-def call(url: str, told: Mapping[str, Any], settings: Settings) -> None:
-    """Send `told` to `url`.
+def call(url: str, ended: Mapping[str, Any], settings: Settings) -> None:
+    """Send `ended` to `url`.
 
     Raises:
         PermissionError, ValueError: the URL must not be called; another try would not help.
         OSError: the receiver did not take it; worth another try.
     """
-    body = json.dumps(told).encode()
+    body = json.dumps(ended).encode()
     moment = str(int(time.time()))
     headers = {
         "Content-Type": "application/json",
-        "Pose-Job": str(told["job_id"]),
+        "Pose-Job": str(ended["job_id"]),
         "Pose-Timestamp": moment,
         "Pose-Signature": f"v1={signature(settings.webhook_secret, moment, body)}",
     }
@@ -110,8 +110,8 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, *, tolerance_s:
         raise PermissionError("the call has no timestamp, or one too far from now; check the clocks")
     if not hmac.compare_digest(found.get("pose-signature", ""), f"v1={signature(secret, timestamp, body)}"):
         raise PermissionError("the call was not signed with this secret")
-    told: Dict[str, Any] = json.loads(body)
-    return told
+    ended: Dict[str, Any] = json.loads(body)
+    return ended
 
 
 __all__ = ["call", "check_wanted", "payload", "signature", "verify"]

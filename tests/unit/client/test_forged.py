@@ -152,6 +152,24 @@ def test_a_batch_copies_and_deletes_no_private_file(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_client_for_asyncio_fetches_and_deletes_nothing_else_either(
+    broker: str, redis_client: redis.Redis, secret: Path
+) -> None:
+    overlay = _overlay(secret.as_uri())
+    _forge(redis_client, "aio", _result("aio", overlay))
+
+    async def run() -> None:
+        async with AsyncPoseClient(broker, overlay_store=secret.parent.as_uri()) as client:
+            with pytest.raises(SettingsError, match="takes only"):
+                await client.job("aio").overlay(5)
+            with pytest.raises(SettingsError, match="takes only"):
+                await client.fetch(overlay, "aio")
+            await client.discard("aio", await client.job("aio").result(5))
+
+    asyncio.run(run())
+    assert secret.read_bytes() == SECRET
+
+
 @pytest.fixture(params=["redis", "file"])
 def store_url(request: pytest.FixtureRequest, broker: str, tmp_path: Path) -> str:
     return broker if request.param == "redis" else (tmp_path / "store").as_uri()
