@@ -63,7 +63,13 @@ def download(file: SourceFile, url: str, target: Path, *, stall_s: float = STALL
                     f"{url} cannot be downloaded ({reason}); {_size(part)} bytes are kept for the next try."
                 )
             time.sleep(pause_s * 2**fruitless)
-    _accept(file, url, part, target)
+    size, found = _size(part), sha256_of(part)
+    if found != file.sha256:
+        part.unlink()
+        raise ModelError(
+            f"{url} sent {size} bytes with SHA-256 {found}, expected {file.sha256}; they were thrown away."
+        )
+    part.replace(target)
 
 
 def _receive(url: str, part: Path, expected: int, stall_s: float, bar: tqdm) -> bool:
@@ -100,16 +106,6 @@ def _span(answer: http.client.HTTPResponse, have: int) -> Tuple[int, int]:
     if match is None or int(match.group(1)) > have:
         raise http.client.HTTPException("it sent another part of the file than the one asked for")
     return int(match.group(1)), 0 if match.group(2) == "*" else int(match.group(2))
-
-
-def _accept(file: SourceFile, url: str, part: Path, target: Path) -> None:
-    size, found = _size(part), sha256_of(part)
-    if found != file.sha256:
-        part.unlink()
-        raise ModelError(
-            f"{url} sent {size} bytes with SHA-256 {found}, expected {file.sha256}; they were thrown away."
-        )
-    part.replace(target)
 
 
 def _size(path: Path) -> int:

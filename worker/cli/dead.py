@@ -125,9 +125,7 @@ def _history(record: Dict[str, str]) -> Iterator[Dict[str, Any]]:
         attempt = _object(where)
         yield {
             "begun": _time(begun),
-            "worker": attempt.get("worker", "?"),
-            "device": attempt.get("device", "?"),
-            "pid": attempt.get("pid", "?"),
+            **{name: attempt.get(name, "?") for name in ("worker", "device", "pid")},
             "ended": _time(ended) if ended else "",
             "what": what or "still in work",
         }

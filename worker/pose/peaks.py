@@ -164,10 +164,7 @@ def _keep(peaks: Any, counts: Any, part: int, x: float, y: float, value: float) 
         row = count
         counts[part] += 1
     else:
-        row = 0
-        for i in range(1, most):
-            if peaks[i, 2] < peaks[row, 2]:
-                row = i
+        row = int(np.argmin(peaks[:, 2]))
         if peaks[row, 2] >= value:
             return int(value > THRESHOLD)
     lost = count == most and peaks[row, 2] > THRESHOLD
@@ -178,13 +175,6 @@ def _keep(peaks: Any, counts: Any, part: int, x: float, y: float, value: float) 
 @compiled
 def _sort(peaks: Any, count: int) -> None:  # pragma: no cover - compiled
     """Order the first `count` peaks by value, then from top to bottom, then from left to right."""
-    for i in range(1, count):
-        x, y, value = peaks[i, 0], peaks[i, 1], peaks[i, 2]
-        j = i
-        while j > 0 and (
-            peaks[j - 1, 2] < value
-            or (peaks[j - 1, 2] == value and (peaks[j - 1, 1] > y or (peaks[j - 1, 1] == y and peaks[j - 1, 0] > x)))
-        ):
-            peaks[j, 0], peaks[j, 1], peaks[j, 2] = peaks[j - 1, 0], peaks[j - 1, 1], peaks[j - 1, 2]
-            j -= 1
-        peaks[j, 0], peaks[j, 1], peaks[j, 2] = x, y, value
+    for axis, sign in ((0, 1), (1, 1), (2, -1)):  # stable, so the last one counts most
+        order = np.argsort(sign * peaks[:count, axis], kind="mergesort")
+        peaks[:count] = peaks[:count][order]
