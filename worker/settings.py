@@ -157,7 +157,7 @@ class Settings(BaseModel):
         10.0, "Seconds of processor time for decoding an image; then its slot is killed, and the job has failed"
     )
     max_slot_mb: int = _setting(
-        1536, "Most memory of a slot, in MB; beyond, it is killed, and its job has failed. 0: any", ge=0
+        1280, "Most memory of a slot, in MB; beyond, it is killed, and its job has failed. 0: any", ge=0
     )
     max_net_mb: int = _setting(
         8192,

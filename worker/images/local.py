@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 import warnings
 from dataclasses import dataclass, replace
-from typing import Optional, Tuple, Type
+from typing import Callable, Dict, Optional, Tuple, Type
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from worker.contract import without_query
 from worker.errors import (
@@ -25,7 +24,7 @@ from worker.errors import (
     PoseError,
 )
 from worker.files import printable
-from worker.images.bombs import count_frames, jpeg_fault, tile_size
+from worker.images.bombs import Costly, Reader, check, count_frames, tile_size
 from worker.images.policy import ImagePolicy, is_remote, local_path
 from worker.images.remote import read_remote
 
@@ -33,10 +32,22 @@ from worker.images.remote import read_remote
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 #: Most strips or tiles of an image, each of which is read by itself: a scanner's have one for each of its lines.
 _MOST_PIECES = 100_000
-#: Pixels of deep grey that are worked on at a time, at eight bytes each and more.
+#: Pixels that are converted at a time, at eight bytes each and more.
 _BAND = 1 << 20
 #: What transparency is laid over.
 _BACKGROUND = (255, 255, 255)
+#: BMP compressions that Pillow unpacks byte by byte in Python: RLE8 and RLE4.
+_PACKED = (1, 2)
+#: What EXIF's orientations do to pixels that are stored so (TIFF 6.0, "Orientation").
+_TURNS: Dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
 #: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
 #: What opening a file fails with where it must not be opened.
@@ -94,6 +105,8 @@ def decode_image(data: bytes, path: str, policy: ImagePolicy) -> LoadedImage:
         return replace(_decode(data, shown, policy), path=path)
     except PoseError:
         raise
+    except Costly as exc:
+        raise _undecodable(shown, str(exc)) from exc
     except MemoryError as exc:
         raise ImageTooLarge(f"{shown} did not fit into memory; send a smaller image.") from exc
     except Exception as exc:  # decoders raise errors of every kind on hostile files
@@ -162,26 +175,28 @@ def _bytes(handle: int, shown: str, policy: ImagePolicy) -> bytes:
 def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is checked here
-        fault = jpeg_fault(data) if data.startswith(b"\xff\xd8") else None
-        if fault:
-            raise _undecodable(shown, fault)
+        check(data)
+        reader = Reader(data)
+        reader.allow_header()
         try:
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            picture = Image.open(reader, formats=FORMATS)
         except UnidentifiedImageError as exc:
             raise _undecodable(shown, f"it is not an image in {', '.join(FORMATS)}") from exc
         with picture:
             _check_size(picture.size, shown, policy)
             _check_pieces(picture, shown, policy)
-            frames, more = count_frames(picture)
+            frames, more = count_frames(picture, reader)
             of = f"more than {frames}" if more else str(frames)
             notes = [f"only the first of {of} frames was looked at"] if frames > 1 else []
+            reader.allow_rest()
+            pixels = _through_opencv(data, picture)
+            if pixels is None:
+                pixels = _through_pillow(picture)
             orientation = _orientation(picture)
             if orientation is None:
                 notes.append("its EXIF data cannot be read, so it was not turned")
-            turned = orientation not in (1, None)
-            pixels = _fast_jpeg(data, picture) if picture.format == "JPEG" and not turned else None
-            if pixels is None:
-                pixels = _to_bgr(picture, turned=turned)
+            turn = _TURNS.get(orientation or 1)
+            pixels = pixels if turn is None else np.ascontiguousarray(turn(pixels))
             return LoadedImage(pixels, shown, str(picture.format), frames, tuple(notes))
 
 
@@ -212,43 +227,76 @@ def _orientation(picture: Image.Image) -> Optional[int]:
         return None
 
 
-def _fast_jpeg(data: bytes, picture: Image.Image) -> np.ndarray | None:
-    """A plain colour or grey JPEG through OpenCV, in half of Pillow's time; None where Pillow must do it."""
-    if picture.mode not in ("RGB", "L") or not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+def _through_opencv(data: bytes, picture: Image.Image) -> Optional[np.ndarray]:
+    """What OpenCV decodes in less time or memory than Pillow: plain JPEGs, WebPs, packed BMPs; else None."""
+    kind = picture.format
+    plain = kind == "JPEG" and picture.mode in ("RGB", "L") and data.rstrip(b"\0").endswith(b"\xff\xd9")
+    packed = kind == "BMP" and picture.info.get("compression") in _PACKED
+    if not plain and not packed and kind != "WEBP":
         return None
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_UNCHANGED if kind == "WEBP" else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if packed and pixels is None:  # Pillow takes half a minute for it
+        raise ValueError("it cannot be unpacked")
+    if pixels is None or pixels.shape[2] == 3:
+        return pixels
+    return _by_bands(picture.size, lambda top, end: _opaque(Image.fromarray(pixels[top:end])))
 
 
-def _to_bgr(picture: Image.Image, *, turned: bool) -> np.ndarray:
-    """The first frame, upright, as uint8 (H, W, 3); transparency is laid over white."""
+def _through_pillow(picture: Image.Image) -> np.ndarray:
+    """The first frame as uint8 (H, W, 3), BGR. A TIFF is turned, too."""
     picture.seek(0)
     picture.load()
-    upright = ImageOps.exif_transpose(picture) if turned else picture
-    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-        upright = _eight_bits(upright)
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        upright = Image.new("RGB", layer.size, _BACKGROUND)
-        upright.paste(layer, mask=layer.getchannel("A"))
-    return np.ascontiguousarray(np.asarray(upright.convert("RGB"))[:, :, ::-1])
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        least, scale = _range(picture)
+        return _by_bands(
+            picture.size,
+            lambda *rows: np.clip(np.round((_finite(_band(picture, *rows)) - least) * scale), 0, 255)[..., None],
+        )
+    return _by_bands(picture.size, lambda *rows: _opaque(_band(picture, *rows))[:, :, ::-1])
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """16-bit and wider grey values as 8-bit ones: by their high byte where they use 16 bits, else by their range."""
-    values = np.asarray(picture)
-    bands = np.array_split(values.ravel(), values.size // _BAND + 1)
-    ranges = [(band.min(), band.max()) for band in map(_finite, bands)]
-    low, high = min(least for least, _ in ranges), max(most for _, most in ranges)
+def _by_bands(size: Tuple[int, int], read: Callable[[int, int], np.ndarray]) -> np.ndarray:
+    """An image of `size` (width, height) as uint8 (H, W, 3), a band of rows at a time, to hold it but twice."""
+    width, height = size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        pixels[top : top + rows] = read(top, min(top + rows, height))
+    return pixels
+
+
+def _band(picture: Image.Image, top: int, end: int) -> Image.Image:
+    return picture.crop((0, top, picture.width, end))
+
+
+def _opaque(picture: Image.Image) -> np.ndarray:
+    """As uint8 (H, W, 3), its transparency laid over white."""
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.new("RGB", layer.size, _BACKGROUND)
+        picture.paste(layer, mask=layer.getchannel("A"))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _range(picture: Image.Image) -> Tuple[float, float]:
+    """How 16-bit and wider grey values are made 8-bit ones: the value of black, and the factor.
+
+    By their high byte where they use 16 bits, else by their range.
+    """
+    low, high = np.inf, -np.inf
+    rows = max(1, _BAND // picture.width)
+    for top in range(0, picture.height, rows):
+        values = _finite(_band(picture, top, min(top + rows, picture.height)))
+        low, high = min(low, values.min()), max(high, values.max())
     least, most = (0.0, 65535.0) if low >= 0 and high <= 65535 else (low, high)
     if picture.mode == "F" and high <= 1:
         least, most = 0.0, 1.0
-    scale = 255.0 / max(most - least, 1e-12)
-    grey = [np.clip(np.round((_finite(band) - least) * scale), 0, 255).astype(np.uint8) for band in bands]
-    return Image.fromarray(np.concatenate(grey).reshape(values.shape))
+    return least, 255.0 / max(most - least, 1e-12)
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(values.astype(np.float64))
+def _finite(picture: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(picture).astype(np.float64))
 
 
 def _undecodable(shown: str, reason: str) -> ImageUndecodable:

@@ -17,6 +17,8 @@ Color = Tuple[int, int, int]
 _SHIFT = 4
 #: Line thickness as a share of the image's mean side.
 _THICKNESS = 1 / 160
+#: Pixels that are blended at a time: it takes some floating-point numbers for each.
+_BAND = 1 << 20
 #: Distinguishes people: eight colours that differ in hue or lightness, the strongest contrasts first.
 _PEOPLE: Tuple[Color, ...] = (
     (48, 48, 230),
@@ -61,15 +63,28 @@ def draw_overlay(
     mask = np.zeros((height, width), np.uint8)
     for number, joints in enumerate(people.keypoints):
         _draw_person(drawn, mask, joints, line, render_threshold, skeleton, _colors(colors, number, skeleton))
-    if background == "transparent":
-        # Colours are divided by their coverage: drawn on black, smooth edges would be dark.
-        coverage = np.maximum(mask, 1)[..., None].astype(np.float32) / 255
-        solid = np.clip(drawn / coverage, 0, 255).astype(np.uint8)
-        return np.dstack([solid, (mask * np.float32(alpha)).round().astype(np.uint8)])
     base = image if background == "image" else np.zeros_like(image)
-    if len(people) == 0:
+    if len(people) == 0 and background != "transparent":
         return base.copy()
-    # drawn is premultiplied by the mask: base * (1 - a·m) + drawn * a
+    picture = np.empty((height, width, 4), np.uint8) if background == "transparent" else drawn
+    rows = max(1, _BAND // width)
+    for band in (slice(top, top + rows) for top in range(0, height, rows)):
+        if background == "transparent":
+            picture[band] = _cut_out(drawn[band], mask[band], alpha)
+        else:
+            picture[band] = _laid_over(base[band], drawn[band], mask[band], alpha)
+    return picture
+
+
+def _cut_out(drawn: np.ndarray, mask: np.ndarray, alpha: float) -> np.ndarray:
+    """BGRA; colours are divided by their coverage: drawn on black, smooth edges would be dark."""
+    coverage = np.maximum(mask, 1)[..., None].astype(np.float32) / 255
+    solid = np.clip(drawn / coverage, 0, 255).astype(np.uint8)
+    return np.dstack([solid, (mask * np.float32(alpha)).round().astype(np.uint8)])
+
+
+def _laid_over(base: np.ndarray, drawn: np.ndarray, mask: np.ndarray, alpha: float) -> np.ndarray:
+    """BGR; `drawn` is premultiplied by the mask: base * (1 - a·m) + drawn * a."""
     weight = cv2.merge([mask] * 3).astype(np.float32) * np.float32(-alpha / 255) + np.float32(1)
     return cv2.addWeighted(cv2.multiply(base, weight, dtype=cv2.CV_8U), 1.0, drawn, alpha, 0.0)
 
