@@ -18,64 +18,55 @@ FEATURES = "conv4_4_CPM"
 STAGES = 6
 
 
-class Convolution(NamedTuple):
-    """One convolution: its blob, channels in and out, kernel size, and whether a Relu follows in place."""
+class Layer(NamedTuple):
+    """One layer, which makes the blob of its name.
 
-    name: str
-    source: str
-    channels_in: int
-    channels_out: int
-    kernel: int
-    relu: bool
+    A ``Conv``: channels in and out, kernel size, and whether a Relu follows in place. A ``MaxPool``: the 2×2 maximum
+    with stride 2. A ``Concat``: joins both branches' maps and the features.
+    """
 
-
-class Pool(NamedTuple):
-    """A 2×2 maximum with stride 2."""
-
-    name: str
-    source: str
-
-
-class Concat(NamedTuple):
-    """Joins both branches' maps and the features."""
-
+    kind: str
     name: str
     sources: Tuple[str, ...]
+    channels_in: int = 0
+    channels_out: int = 0
+    kernel: int = 2
+    relu: bool = False
 
 
-def layers() -> List[NamedTuple]:
+def layers() -> List[Layer]:
     """Every layer of the net, in the order they run."""
-    found: List[NamedTuple] = []
+    found: List[Layer] = []
     source, channels = INPUT, 3
     for block, widths in enumerate(([64] * 2, [128] * 2, [256] * 4, [512, 512, 256, 128]), 1):
         for number, width in enumerate(widths, 1):
             name = f"conv{block}_{number}" + ("_CPM" if (block, number) in ((4, 3), (4, 4)) else "")
-            found.append(Convolution(name, source, channels, width, 3, True))
+            found.append(Layer("Conv", name, (source,), channels, width, 3, True))
             source, channels = name, width
         if block < 4:
-            found.append(Pool(f"pool{block}" + ("" if block == 1 else "_stage1"), source))
-            source = found[-1][0]
+            found.append(Layer("MaxPool", f"pool{block}" + ("" if block == 1 else "_stage1"), (source,)))
+            source = found[-1].name
     ends = []
     for branch, maps in (("L1", 38), ("L2", 19)):
         found += _branch(FEATURES, 128, "conv5_{}_CPM_" + branch, [(128, 3)] * 3 + [(512, 1), (maps, 1)])
-        ends.append(found[-1][0])
+        ends.append(found[-1].name)
     for stage in range(2, STAGES + 1):
-        joined = Concat(f"concat_stage{stage}", (*ends, FEATURES))
+        joined = Layer("Concat", f"concat_stage{stage}", (*ends, FEATURES))
         found.append(joined)
         ends = []
         for branch, maps in (("L1", 38), ("L2", 19)):
             pattern = "Mconv{}_" + f"stage{stage}_{branch}"
             found += _branch(joined.name, 128 + 38 + 19, pattern, [(128, 7)] * 5 + [(128, 1), (maps, 1)])
-            ends.append(found[-1][0])
+            ends.append(found[-1].name)
     return found
 
 
-def _branch(source: str, channels: int, pattern: str, shape: List[Tuple[int, int]]) -> List[NamedTuple]:
+def _branch(source: str, channels: int, pattern: str, shape: List[Tuple[int, int]]) -> List[Layer]:
     """Convolutions one after the other, (channels, kernel) each; the last makes the maps and has no Relu."""
-    found: List[NamedTuple] = []
+    found: List[Layer] = []
     for number, (width, kernel) in enumerate(shape, 1):
         name = pattern.format(number)
-        found.append(Convolution(name, source, channels, width, kernel, number < len(shape)))
+        found.append(Layer("Conv", name, (source,), channels, width, kernel, number < len(shape)))
         source, channels = name, width
     return found
 
@@ -84,7 +75,7 @@ def parameter_shapes() -> Dict[str, Tuple[int, ...]]:
     """The 184 parameter blobs, ``<name>_w`` (out, in, kernel, kernel) and ``<name>_b`` (out), in order."""
     shapes: Dict[str, Tuple[int, ...]] = {}
     for layer in layers():
-        if isinstance(layer, Convolution):
+        if layer.kind == "Conv":
             shapes[f"{layer.name}_w"] = (layer.channels_out, layer.channels_in, layer.kernel, layer.kernel)
             shapes[f"{layer.name}_b"] = (layer.channels_out,)
     return shapes
@@ -94,15 +85,15 @@ def build(name: str, weights: Mapping[str, np.ndarray]) -> NetPairBuilder:
     """The net with `weights`, which must have the blobs and shapes of :func:`parameter_shapes`."""
     builder = NetPairBuilder(name, INPUT)
     for layer in layers():
-        if isinstance(layer, Convolution):
+        if layer.kind == "Conv":
             parameters = [builder.parameter(f"{layer.name}_{kind}", weights[f"{layer.name}_{kind}"]) for kind in "wb"]
             window = {"kernel": layer.kernel, "pad": layer.kernel // 2, "stride": 1}
-            builder.add("Conv", [layer.source, *parameters], [layer.name], order="NCHW", **window)
+            builder.add("Conv", [*layer.sources, *parameters], [layer.name], order="NCHW", **window)
             if layer.relu:
                 builder.add("Relu", [layer.name], [layer.name])
-        elif isinstance(layer, Pool):
-            builder.add("MaxPool", [layer.source], [layer.name], kernel=2, stride=2, order="NCHW")
-        elif isinstance(layer, Concat):
+        elif layer.kind == "MaxPool":
+            builder.add("MaxPool", layer.sources, [layer.name], kernel=2, stride=2, order="NCHW")
+        else:
             builder.add("Concat", layer.sources, [layer.name, f"_{layer.name}_dims"], axis=1)
     builder.predict.external_output.extend([HEATMAPS, PAFS])
     return builder

@@ -32,13 +32,12 @@ class Step:
     flop: int
 
 
-def steps(net: NetPair, input_shape: Shape, bytes_each: int = 4, *, fused: bool = True) -> List[Step]:
+def steps(net: NetPair, input_shape: Shape, *, fused: bool = True) -> List[Step]:
     """The steps of `net` for an input of `input_shape` (N, C, H, W).
 
-    An operator that writes over its input takes no memory of its own.
+    Bytes are those of fp32. An operator that writes over its input takes no memory of its own.
 
     Args:
-        bytes_each: of one element: 4 for fp32, 2 for bf16 and fp16.
         fused: a Relu that alone reads a convolution is done with it, in place, as the default engine does.
 
     Raises:
@@ -57,7 +56,7 @@ def steps(net: NetPair, input_shape: Shape, bytes_each: int = 4, *, fused: bool 
     running = [operator for operator in net.operators if operator.outputs[0] not in relus]
     last = {memory_of[blob]: number for number, operator in enumerate(running) for blob in operator.inputs}
     last.update((memory_of[blob], len(running)) for blob in net.output_blobs)
-    sizes = {blob: bytes_each * math.prod(shape) for blob, shape in shapes.items() if blob not in net.parameters}
+    sizes = {blob: 4 * math.prod(shape) for blob, shape in shapes.items() if blob not in net.parameters}
     live, held = {net.input_blob}, {net.input_blob}
     found: List[Step] = []
     for number, operator in enumerate(running):

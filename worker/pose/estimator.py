@@ -72,14 +72,11 @@ class MergedMaps:
         """`before`, if there is one, merged with the `maps` of one more scale; `how` is ``avg`` or ``max``."""
         if before is None:
             return cls(maps[0], maps[1], geometry)
-        fitted = [
-            _regrid(one, geometry, before.geometry, like.shape)
-            for one, like in ((maps[0], before.heatmaps), (maps[1], before.pafs))
-        ]
-        joined = [
-            _join(old, new, before.count, how) for old, new in ((before.heatmaps, fitted[0]), (before.pafs, fitted[1]))
-        ]
-        return cls(joined[0], joined[1], before.geometry, before.count + 1)
+        heatmaps, pafs = (
+            _join(old, _regrid(new, geometry, before.geometry, old.shape), before.count, how)
+            for old, new in zip((before.heatmaps, before.pafs), maps)
+        )
+        return cls(heatmaps, pafs, before.geometry, before.count + 1)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ def test_a_chain_holds_two_blobs_at_a_time() -> None:
     assert [step.held // 4 for step in found] == [72, 84, 96]
     assert [step.flop for step in found] == [2 * 48 * 6, 0, 0]
     assert _live(steps(net, (3, 6, 2, 2))) == [3 * size for size in _live(found)]
-    assert [step.live for step in steps(net, (1, 6, 2, 2), 2)] == [2 * size for size in _live(found)]
 
 
 def test_a_blob_that_is_read_late_lives_long_and_an_output_to_the_end() -> None:

@@ -31,7 +31,7 @@ def _thin(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> No
     if "full_size" not in request.fixturenames:
         thin = [
             layer._replace(channels_in=min(4, layer.channels_in), channels_out=min(4, layer.channels_out))
-            if isinstance(layer, cmu_coco.Convolution)
+            if layer.kind == "Conv"
             else layer
             for layer in cmu_coco.layers()
         ]
