@@ -103,7 +103,7 @@ def test_manifests_fit_kubernetes_schemas() -> None:
         if "keda" not in one["apiVersion"]:
             kubernetes_validate.validate(one, "1.34", strict=True)
             kinds.append(one["kind"])
-    assert kinds == ["Deployment", "PodDisruptionBudget", "NetworkPolicy"]
+    assert kinds == ["Deployment", "PodDisruptionBudget", "NetworkPolicy", "NetworkPolicy"]
 
 
 def test_manifests_fit_keda_s_schemas() -> None:
@@ -156,12 +156,65 @@ def test_units_are_verified_by_systemd(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("there is no systemd-analyze; install the Debian package systemd")
-    for path in (DEPLOY / "systemd").iterdir():
+    for path in filter(Path.is_file, (DEPLOY / "systemd").rglob("*")):
         text = path.read_text().replace("/opt/pose-worker/.venv/bin/python", sys.executable)
-        (tmp_path / path.name).write_text(text.replace("/opt/pose-worker", str(ROOT)))
-    units = [str(tmp_path / name) for name in ("pose-worker@.service", "pose-workers.target")]
+        target = tmp_path / path.relative_to(DEPLOY / "systemd")
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text.replace("/opt/pose-worker", str(ROOT)))
+    units = [
+        str(tmp_path / name) for name in ("pose-worker@gpu0.service", "pose-worker@cpu0.service", "pose-workers.target")
+    ]
+    (tmp_path / "pose-worker@gpu0.service").symlink_to("pose-worker@.service")
+    (tmp_path / "pose-worker@cpu0.service").symlink_to("pose-worker@.service")
     done = subprocess.run([analyze, "verify", "--man=no", *units], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_shuts_the_worker_in() -> None:
+    unit = dict(
+        line.split("=", 1) for line in (DEPLOY / "systemd/pose-worker@.service").read_text().splitlines() if "=" in line
+    )
+    assert unit["ProtectProc"] == "invisible"
+    assert unit["NoNewPrivileges"] == "yes"
+    assert unit["MemoryMax"].endswith("G")
+    assert "SystemCallFilter=@system-service\n" in (DEPLOY / "systemd/pose-worker@.service").read_text()
+    assert "PrivateDevices=yes" in (DEPLOY / "systemd/pose-worker@cpu0.service.d/cpu.conf").read_text()
+
+
+def test_network_policies_name_who_may_connect() -> None:
+    """No rule is for everybody, but for HTTPS to public addresses."""
+    policies = [one for one in manifests() if one["kind"] == "NetworkPolicy"]
+    assert {one["metadata"]["name"] for one in policies} == {"pose-worker", "pose-redis"}
+    for policy in policies:
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        for rule in policy["spec"]["ingress"]:
+            assert all(peer for peer in rule["from"])
+        for rule in policy["spec"]["egress"]:
+            assert rule["to"]
+            for peer in rule["to"]:
+                assert "ipBlock" not in peer or {one["port"] for one in rule["ports"]} == {443}
+    [metrics] = policies[0]["spec"]["ingress"]
+    [monitoring] = metrics["from"]
+    assert monitoring["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+
+
+def test_every_container_has_a_limit_of_memory() -> None:
+    [compose] = documents("compose.yaml")
+    assert [name for name, service in compose["services"].items() if "mem_limit" not in service] == []
+    [container] = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
+    assert "memory" in container["resources"]["limits"]
+
+
+def test_the_variant_with_tls_names_what_is_there() -> None:
+    [compose], [tls] = documents("compose.yaml"), documents("compose-tls.yaml")
+    assert set(tls["services"]) <= set(compose["services"])
+    known = set(compose["secrets"]) | set(tls["secrets"])
+    for service in tls["services"].values():
+        assert set(service["secrets"]) <= known
+    told = (DEPLOY / "redis/redis-tls.conf").read_text()
+    for name in ("ca.crt", "redis.crt", "redis.key"):
+        assert name in tls["services"]["redis"]["secrets"]
+        assert f"/run/secrets/{name}" in told
 
 
 def test_the_unit_starts_a_worker_as_the_fleet_does() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 from typing import Any, Dict, Iterator, Set
 
 import pytest
@@ -20,6 +22,7 @@ from tests.support.box import walls
 from tests.support.brokers import free_port, need
 from tests.support.deployment import DEPLOY, Deployment
 from worker.children import start_child, stop_child
+from worker.client import PoseClient
 from worker.errors import PoseError
 
 pytestmark = pytest.mark.queue
@@ -62,7 +65,7 @@ def test_a_job_runs_through_it_with_no_right_missing(deployment: Deployment, sam
     [
         ("worker", "FLUSHALL"),
         ("worker", "KEYS *"),
-        ("worker", "CONFIG GET *"),
+        ("worker"),
         ("worker", "SHUTDOWN"),
         ("worker", "ACL LIST"),
         ("worker", "GET another-service"),
@@ -150,20 +153,53 @@ def test_dashboard_and_alerts_ask_only_for_what_is_exported(deployment: Deployme
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported} <= shown  # nothing is told in vain
 
 
-def test_the_shipped_sentinel_watches_a_redis(deployment: Deployment, tmp_path: Any) -> None:
-    port = free_port()
-    text = (DEPLOY / "redis/redis-sentinel.conf").read_text()
-    password = (deployment.folder / "secrets/sentinel-password").read_text()
-    text = text.replace("redis-0 6379", f"127.0.0.1 {deployment.redis_port}").replace("SENTINEL_PASSWORD", password)
-    text = text.replace("port 26379", f"port {port}").replace("dir /tmp", f"dir {tmp_path}").replace("bind * -::*", "")
+@pytest.fixture(scope="module")
+def sentinel(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a Sentinel with the shipped configuration, as make-secrets has filled it in."""
+    port, tmp_path = free_port(), tmp_path_factory.mktemp("sentinel")
+    text = (deployment.folder / "secrets/redis-sentinel.conf").read_text()
+    text = text.replace("redis-0 6379 2", f"127.0.0.1 {deployment.redis_port} 1").replace("bind * -::*", "")
+    text = text.replace("port 26379", f"port {port}").replace("dir /tmp", f"dir {tmp_path}")
     (tmp_path / "sentinel.conf").write_text(text)
-
-    child = start_child([need("redis-server", "redis-server"), str(tmp_path / "sentinel.conf"), "--sentinel"])
+    child = start_child(
+        [need("redis-server", "redis-server"), str(tmp_path / "sentinel.conf"), "--sentinel"], stdout=subprocess.DEVNULL
+    )
+    password = (deployment.folder / "secrets/sentinel-password").read_text()
     try:
-        with redis.Redis(port=port, decode_responses=True) as client:
+        with redis.Redis(port=port, username="sentinel", password=password, decode_responses=True) as client:
             wait_until(lambda: _state(client) == {"master"})
+        yield port
     finally:
         stop_child(child, grace_s=5)
+
+
+def test_a_sender_finds_redis_through_the_shipped_sentinel(
+    deployment: Deployment, sentinel: int, samples: Path
+) -> None:
+    discovery, password = (
+        (deployment.folder / f"secrets/{name}-password").read_text() for name in ("discovery", "client")
+    )
+    url = f"sentinel://client:{password}@127.0.0.1:{sentinel}/0?master=pose&sentinel_password={discovery}"
+    with PoseClient(url) as client:
+        assert client.submit(samples / "bus.jpg", overlay=False).result(30).people == []
+
+
+@pytest.mark.parametrize("who", ["nobody", "who may ask"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("SENTINEL SET pose auth-pass x", "SENTINEL REMOVE pose", "SENTINEL MONITOR evil 127.0.0.1 1 1"),
+        *("SENTINEL FAILOVER pose", "SENTINEL CONFIG SET resolve-hostnames no", "SENTINEL RESET *", "SHUTDOWN"),
+        *("ACL LIST", "INFO", "PUBLISH __sentinel__:hello x", "SENTINEL CONFIG GET *", "CONFIG GET *"),
+    ],
+)
+def test_who_may_ask_sentinel_changes_nothing(deployment: Deployment, sentinel: int, who: str, command: str) -> None:
+    known = (deployment.folder / "secrets/discovery-password").read_text()
+    password = known if who == "who may ask" else None
+    with redis.Redis(port=sentinel, password=password, retry=Retry(NoBackoff(), 0)) as client:
+        denied = (redis.exceptions.NoPermissionError, redis.exceptions.AuthenticationError)
+        with pytest.raises(denied):
+            client.execute_command(*command.split())
 
 
 def _state(client: redis.Redis) -> Any:

@@ -35,9 +35,9 @@ class Deployment(NamedTuple):
     def client(self) -> PoseClient:
         return PoseClient(self.url("client"))
 
-    def run(self, command: List[str]) -> subprocess.CompletedProcess:
-        """Run `command` in the worker's box."""
-        environment = {**self.environment, "POSE_METRICS_PORT": "0"}
+    def run(self, command: List[str], **variables: str) -> subprocess.CompletedProcess:
+        """Run `command` in the worker's box, with its environment and `variables`."""
+        environment = {**self.environment, "POSE_METRICS_PORT": "0", **variables}
         told = inside(self.worker.pid, self.words(command))
         return subprocess.run(told, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
