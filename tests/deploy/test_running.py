@@ -41,6 +41,8 @@ def families(deployment: Deployment) -> Dict[str, Set[str]]:
 
 
 def test_a_job_runs_through_it_with_no_right_missing(deployment: Deployment, samples: Any) -> None:
+    with deployment.redis("admin") as admin:
+        admin.acl_log_reset()
     with deployment.client() as client:
         job = client.submit(samples / "bus.jpg", priority=3)
         assert job.result(30).people == []
@@ -65,7 +67,7 @@ def test_a_job_runs_through_it_with_no_right_missing(deployment: Deployment, sam
     [
         ("worker", "FLUSHALL"),
         ("worker", "KEYS *"),
-        ("worker"),
+        ("worker", "CONFIG GET *"),
         ("worker", "SHUTDOWN"),
         ("worker", "ACL LIST"),
         ("worker", "GET another-service"),
@@ -190,7 +192,7 @@ def test_a_sender_finds_redis_through_the_shipped_sentinel(
     [
         *("SENTINEL SET pose auth-pass x", "SENTINEL REMOVE pose", "SENTINEL MONITOR evil 127.0.0.1 1 1"),
         *("SENTINEL FAILOVER pose", "SENTINEL CONFIG SET resolve-hostnames no", "SENTINEL RESET *", "SHUTDOWN"),
-        *("ACL LIST", "INFO", "PUBLISH __sentinel__:hello x", "SENTINEL CONFIG GET *", "CONFIG GET *"),
+        *("ACL LIST", "INFO", "PUBLISH __sentinel__:hello x", "SENTINEL CONFIG GET *"),
     ],
 )
 def test_who_may_ask_sentinel_changes_nothing(deployment: Deployment, sentinel: int, who: str, command: str) -> None:
