@@ -238,6 +238,8 @@ def _through_opencv(data: bytes, picture: Image.Image) -> Optional[np.ndarray]:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if packed and pixels is None:  # Pillow takes half a minute for it
         raise ValueError("it cannot be unpacked")
+    if pixels is not None and pixels.shape[1::-1] != picture.size:  # which is what was checked
+        raise ValueError("its parts disagree on its size")
     if pixels is None or pixels.shape[2] == 3:
         return pixels
     return _by_bands(picture.size, lambda top, end: _opaque(Image.fromarray(pixels[top:end])))

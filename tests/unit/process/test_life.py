@@ -7,13 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Dict, Iterator
 
 import pytest
+from PIL import Image
 
 from tests.support import ROOT
 from worker.device.board import Board, now
+from worker.errors import ImageTooLarge
+from worker.images.policy import ImagePolicy
 from worker.process.life import Life, TimeUp
+from worker.process.slot import Slot
 from worker.settings import read_settings
 
 
@@ -93,6 +98,16 @@ def test_the_parent_sees_that_an_image_is_decoded(life: Life) -> None:
     with pytest.raises(TimeUp), life.at_work(0.05), life.decoding():
         sleep_through(5)
     assert row.decodes_from == 0.0
+
+
+def test_an_image_that_is_not_decoded_in_time_is_not_tried_again(tmp_path: Path, life: Life) -> None:
+    path = tmp_path / "large.jpg"
+    Image.new("RGB", (6000, 6000)).save(path, progressive=True, subsampling=0)
+    slot = object.__new__(Slot)
+    slot.life, slot.settings = life, read_settings({"POSE_SOFT_TIME_LIMIT_S": "0.1"})
+    slot._policy = ImagePolicy(roots=(str(tmp_path),))
+    with pytest.raises(ImageTooLarge, match=r"was not decoded within 0\.1 s"), life.at_work(0.1):
+        slot.load_image(str(path), 0.0)
 
 
 #: A slot that does `work`, and its parent, which looks until it has killed it.
