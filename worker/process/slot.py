@@ -161,8 +161,7 @@ class Slot:
 
     def _put(self, job_id: str, data: bytes, media_type: str) -> Overlay:
         key = key_of(job_id, media_type)
-        stored = self._store.put(key, data, media_type=media_type, ttl_s=self.settings.result_expires_s)
-        return Overlay.model_validate(stored, from_attributes=True)
+        return self._store.put(key, data, media_type=media_type, ttl_s=self.settings.result_expires_s)
 
     def result(
         self,

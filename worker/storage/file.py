@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from worker.contract import Overlay
 from worker.files import PART, replacing
-from worker.storage.store import StoredObject, checked_key, outages, stored_object
+from worker.storage.store import checked_key, described, outages
 
 #: Seconds after which nobody writes a file any more that is still marked as being written.
 _ABANDONED_S = 3600.0
@@ -28,10 +29,10 @@ class FileStore:
         """See :class:`worker.storage.store.Store`."""
         return (self._folder / checked_key(key)).absolute().as_uri()
 
-    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
+    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> Overlay:
         """See :class:`worker.storage.store.Store`."""
         target = self._folder / checked_key(key)
-        stored = stored_object(self.url(key), data, media_type, ttl_s)
+        stored = described(self.url(key), data, media_type, ttl_s)
         with self._outages(), replacing(target, durable=True) as file:
             file.write(data)
             file.flush()  # a later write would change the time

@@ -7,9 +7,10 @@ from urllib.parse import quote
 
 from redis import RedisError
 
+from worker.contract import Overlay
 from worker.errors import StorageUnavailable
 from worker.servers import connect
-from worker.storage.store import StoredObject, checked_key, outages, stored_object
+from worker.storage.store import checked_key, described, outages
 
 #: In a result, the beginning of the URL of an overlay in Redis: no host and no password.
 URL = "redis:///"
@@ -29,12 +30,12 @@ class RedisStore:
         """See :class:`worker.storage.store.Store`."""
         return URL + quote(self._prefix + checked_key(key))
 
-    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
+    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> Overlay:
         """See :class:`worker.storage.store.Store`."""
         name = self._prefix + checked_key(key)
         with _outages():
             self._client.set(name, data, ex=ttl_s)
-        return stored_object(self.url(key), data, media_type, ttl_s)
+        return described(self.url(key), data, media_type, ttl_s)
 
     def get(self, key: str, most: int) -> bytes:
         """See :class:`worker.storage.store.Store`."""

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Iterator, Tuple, Type
 
+from worker.contract import Overlay
 from worker.errors import SettingsError, StorageUnavailable
-from worker.storage.store import StoredObject, checked_key, outages, stored_object
+from worker.storage.store import checked_key, described, outages
 
 #: Seconds within which a connection must be made; one that stands must go on within the other.
 _CONNECT_S, _READ_S = 5, 20
@@ -89,11 +90,11 @@ class S3Store:
         """See :class:`worker.storage.store.Store`."""
         return f"s3://{self._root}/{checked_key(key)}"
 
-    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
+    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> Overlay:
         """See :class:`worker.storage.store.Store`; `ttl_s` is left to the bucket."""
         with self._outages():
             self._files.pipe_file(self.url(key), data, ContentType=media_type)
-        return stored_object(self.url(key), data, media_type, None)
+        return described(self.url(key), data, media_type, None)
 
     def get(self, key: str, most: int) -> bytes:
         """See :class:`worker.storage.store.Store`."""

@@ -5,21 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Iterator, Optional, Protocol, Tuple, Type
 
+from worker.contract import Overlay
 from worker.errors import StorageUnavailable
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """What was stored: where, what, how much, and until when (Unix time in seconds; None: for ever)."""
-
-    url: str
-    media_type: str
-    bytes: int
-    sha256: str
-    expires_at: Optional[float]
 
 
 class Store(Protocol):
@@ -28,7 +17,7 @@ class Store(Protocol):
     def url(self, key: str) -> str:
         """Where `key` is, as results have it; nothing is asked. Raises ValueError if `key` leaves the store."""
 
-    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> StoredObject:
+    def put(self, key: str, data: bytes, *, media_type: str, ttl_s: int) -> Overlay:
         """Keep `data` under `key` for `ttl_s` seconds; the same key is replaced."""
 
     def get(self, key: str, most: int) -> bytes:
@@ -49,10 +38,11 @@ def checked_key(key: str) -> str:
     return key
 
 
-def stored_object(url: str, data: bytes, media_type: str, ttl_s: Optional[int]) -> StoredObject:
+def described(url: str, data: bytes, media_type: str, ttl_s: Optional[int]) -> Overlay:
     """The description of `data` that was stored at `url`."""
     expires_at = None if ttl_s is None else round(time.time() + ttl_s, 3)
-    return StoredObject(url, media_type, len(data), hashlib.sha256(data).hexdigest(), expires_at)
+    digest = hashlib.sha256(data).hexdigest()
+    return Overlay(url=url, media_type=media_type, bytes=len(data), sha256=digest, expires_at=expires_at)
 
 
 @contextmanager
