@@ -114,7 +114,9 @@ class Settings(BaseModel):
     models: Names = _setting((), "Other nets that a job may ask for, separated by commas")
     max_nets: int = _setting(0, "Most nets in memory; the least recently used makes room. 0: as many as fit", ge=0)
     models_dir: Path = _setting(_MODELS, "The folder that holds the nets' folders")
-    engine: Literal["torch", "caffe2", "null"] = _setting("torch", "What runs the net. `null` finds nobody")
+    engine: Literal["auto", "torch", "openvino", "caffe2", "null"] = _setting(
+        "auto", "What runs the net. `auto`: torch on a GPU, OpenVINO on a CPU; `null` finds nobody"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "`auto`: fp32 on a CPU, fp16 on a GPU")
     compile: Literal["off", "graph"] = _setting("off", "`graph`: CUDA graphs for repeated input sizes (PyTorch, GPU)")
     device: str = _setting(

@@ -10,6 +10,7 @@ import torch
 
 from worker.engine.manifest import InputSpec, Manifest, OutputSpec
 from worker.engine.netdef import NetPair, check_pair, read_net
+from worker.engine.onnx import to_onnx
 from worker.engine.passes import single_assignment
 from worker.engine.proto import netdef_pb2
 from worker.engine.torch_graph import build_graph
@@ -77,6 +78,23 @@ def evaluate(
     with torch.inference_mode():
         found = module(torch.from_numpy(x))
     return {blob: tensor.numpy() for blob, tensor in zip(outputs, found)}
+
+
+def evaluate_onnx(
+    operators: Sequence[Op],
+    x: np.ndarray,
+    parameters: Optional[Mapping[str, np.ndarray]] = None,
+    outputs: Sequence[str] = ("y",),
+) -> Dict[str, np.ndarray]:
+    """The same of the net as an ONNX model, run by OpenVINO."""
+    import openvino
+
+    model = to_onnx(single_assignment(checked(operators, parameters, outputs)))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = x.shape[1]  # tests have more channels than images
+    core = openvino.Core()
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    request = core.compile_model(core.read_model(model.SerializeToString()), "CPU", hints).create_infer_request()
+    return {blob: np.array(values) for blob, values in zip(outputs, request.infer([x]).values())}
 
 
 def pose_parameters(seed: int = 0) -> Dict[str, np.ndarray]:

@@ -43,7 +43,7 @@ STAGES = ("load", "preprocess", "net", "associate")
 @options.estimation
 @click.option("--min-score", type=float, default=0.0, show_default=True, help="Leave out people scored lower.")
 @click.option("--net", help="The net; a deployed worker that serves another refuses.")
-@click.option("--engine", help="What executes the net (with --local or --in-process), e.g. torch or caffe2.")
+@click.option("--engine", help="What executes the net (with --local or --in-process), e.g. openvino or torch.")
 @click.option("--precision", help="The net's arithmetic (with --local or --in-process): fp32, bf16 or fp16.")
 @options.local
 @click.option("--in-process", is_flag=True, help="Run the net in this process, without a queue.")

@@ -87,7 +87,7 @@ def in_this_process(options: Dict[str, Any], variables: Mapping[str, str]) -> It
     Raises:
         SettingsError: this CPU has no instructions for the precision.
     """
-    from worker.device.pin import own_device, own_precision
+    from worker.device.pin import own_device, own_engine, own_precision
     from worker.engine import load
 
     chosen = read_settings({**os.environ, **variables})
@@ -97,7 +97,7 @@ def in_this_process(options: Dict[str, Any], variables: Mapping[str, str]) -> It
         chosen.models_dir / chosen.model,
         device=device,
         precision=precision,
-        engine=chosen.engine,
+        engine=own_engine(chosen, device),
         threads=chosen.threads or None,
     )
     try:

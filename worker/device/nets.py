@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 from typing import Dict
 
-from worker.device.pin import Device, own_precision
+from worker.device.pin import Device, own_engine, own_precision
 from worker.engine import Manifest, Net, load, read_manifest
 from worker.errors import DeviceOutOfMemory
 from worker.settings import Settings
@@ -23,12 +23,16 @@ class Nets:
 
     Raises:
         ModelError: the manifest of one is missing or wrong.
+        SettingsError: the device is not one for the engine that is set.
     """
 
     def __init__(self, settings: Settings, device: Device) -> None:
         self._settings, self._device = settings, device
         self.names = settings.served
         self.precision = own_precision(settings, device.torch_name)
+        self._engine = own_engine(settings, device.torch_name)
+        if settings.engine == "auto" and device.gpu is None and self._engine == "torch":
+            logger.info("OpenVINO, which is faster on a CPU, is not installed here; torch runs the nets.")
         self.manifests: Dict[str, Manifest] = {name: read_manifest(settings.models_dir / name) for name in self.names}
         self._loaded: OrderedDict[str, Net] = OrderedDict()
 
@@ -53,7 +57,7 @@ class Nets:
                     self._settings.models_dir / name,
                     device=self._device.torch_name,
                     precision=self.precision,
-                    engine=self._settings.engine,
+                    engine=self._engine,
                     threads=self._settings.threads or None,
                     compile=self._settings.compile,
                 )

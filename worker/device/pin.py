@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
@@ -74,10 +75,11 @@ def take(settings: Settings, worker: str) -> Tuple[Device, Optional[socket.socke
     """The device of the worker called `worker`, held as by :func:`claim`.
 
     Raises:
-        SettingsError: as :func:`own_device` and :func:`claim`.
+        SettingsError: as :func:`own_device`, :func:`own_engine` and :func:`claim`.
     """
     while True:
         device = own_device(settings, worker)
+        own_engine(settings, device.torch_name)
         try:
             return device, claim(device, settings.share_device)
         except SettingsError:
@@ -91,6 +93,23 @@ def own_precision(settings: Settings, device: str) -> str:
     if settings.precision != "auto":
         return settings.precision
     return "fp16" if device.startswith("cuda") else "fp32"
+
+
+def own_engine(settings: Settings, device: str) -> str:
+    """What runs nets on `device`: as set by POSE_ENGINE, else torch on a GPU and OpenVINO, if it is here, on a CPU.
+
+    Raises:
+        SettingsError: OpenVINO is to run them on a GPU.
+    """
+    on_gpu = device.startswith("cuda")
+    if settings.engine == "openvino" and on_gpu:
+        raise SettingsError(
+            f"POSE_ENGINE=openvino runs nets on a CPU only, and this worker has {device}; set POSE_DEVICE=cpu, or "
+            "POSE_ENGINE=auto."
+        )
+    if settings.engine != "auto":
+        return settings.engine
+    return "openvino" if not on_gpu and importlib.util.find_spec("openvino") else "torch"
 
 
 def own_slots(settings: Settings, device: Device) -> int:

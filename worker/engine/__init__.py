@@ -25,7 +25,8 @@ def load(
     Args:
         device: ``cpu`` or ``cuda:<i>``.
         precision: ``fp32``, ``bf16`` or ``fp16``; a CPU without instructions for it runs in fp32, and the log says so.
-        engine: what executes it: ``torch``; ``caffe2``, where that is installed; or ``null``, which finds nobody.
+        engine: what executes it: ``torch``; ``openvino``, on a CPU; ``caffe2``, where that is installed; or ``null``,
+            which finds nobody.
         threads: CPU threads; None: one for each core.
         compile: how torch may make the net faster for sizes that come again: ``off`` or ``graph``.
 
@@ -39,6 +40,10 @@ def load(
         from worker.engine.torch_engine import TorchNet
 
         return TorchNet(manifest, device=device, precision=precision, threads=threads, compile=compile)
+    if engine == "openvino":
+        from worker.engine.openvino_engine import OpenVinoNet
+
+        return OpenVinoNet(manifest, device=device, precision=precision, threads=threads)
     if engine == "null":
         from worker.engine.null_engine import NullNet
 
@@ -47,7 +52,7 @@ def load(
         from worker.engine.caffe2_engine import Caffe2Net
 
         return Caffe2Net(manifest, device=device, precision=precision, threads=threads)
-    raise ModelError(f"There is no engine {engine!r}; set POSE_ENGINE to torch or caffe2.")
+    raise ModelError(f"There is no engine {engine!r}; set POSE_ENGINE to auto, torch, openvino or caffe2.")
 
 
 def _wait_briefly() -> None:

@@ -40,7 +40,7 @@ def operator_shapes(net: NetPair, input_shape: Shape) -> List[Shape]:
         shapes = [blobs[name] for name in operator.inputs]
         try:
             _check_floats(operator, integers)
-            made = _SHAPES[operator.type](_with_shape(operator, net), shapes)
+            made = _SHAPES[operator.type](with_shape(operator, net), shapes)
         except (ValueError, IndexError) as exc:
             raise DoesNotFit(operator, shapes, str(exc)) from exc
         blobs[operator.outputs[0]] = made
@@ -92,7 +92,7 @@ def _check_floats(operator: Operator, integers: set) -> None:
         raise ValueError("all must be of floating-point numbers")
 
 
-def _with_shape(operator: Operator, net: NetPair) -> Dict[str, Any]:
+def with_shape(operator: Operator, net: NetPair) -> Dict[str, Any]:
     """The operator's arguments; a Reshape's shape blob is one of them."""
     if operator.type != "Reshape" or len(operator.inputs) == 1:
         return operator.args

@@ -14,7 +14,7 @@ from redis import Redis, RedisError
 from worker.device import board as boards
 from worker.device.board import Board, now
 from worker.device.gpus import memory
-from worker.device.pin import Device, own_precision
+from worker.device.pin import Device, own_engine, own_precision
 from worker.files import write_whole
 from worker.observe.heartbeat import STALE_S, heartbeat_path
 from worker.servers import Keys, connect
@@ -92,7 +92,7 @@ class Heart:
             "memory_total": used.total if used else None,
             "net": {
                 "model": self._settings.model,
-                "engine": self._settings.engine,
+                "engine": own_engine(self._settings, self._device.torch_name),
                 "precision": own_precision(self._settings, self._device.torch_name),
                 "process": not self._settings.inline,
                 "ready": self._settings.inline or net.state == boards.READY,

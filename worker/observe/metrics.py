@@ -18,7 +18,7 @@ from worker.children import Rounds
 from worker.device import board as boards
 from worker.device.board import Board, SlotRow, now
 from worker.device.gpus import Memory, memory
-from worker.device.pin import Device, own_precision
+from worker.device.pin import Device, own_engine, own_precision
 from worker.device.tally import ATTEMPTS, BATCH_SIZES, ERRORS, OUTCOMES, PEOPLE, SECONDS, STAGES, WAITS, merged
 from worker.errors import SettingsError
 from worker.observe.backlog import Backlog
@@ -113,7 +113,7 @@ class WorkerMetrics(Collector):
         about = {
             "device": self._device.title,
             "model": self._settings.model,
-            "engine": self._settings.engine,
+            "engine": own_engine(self._settings, self._device.torch_name),
             "precision": own_precision(self._settings, self._device.torch_name),
             "queues": ",".join(self._settings.consumed),
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Callable, Iterator, List, Mapping
 from urllib.parse import unquote
 
-from worker.device.pin import own_device
+from worker.device.pin import own_device, own_engine
 from worker.engine import read_manifest
 from worker.errors import PoseError
 from worker.images.policy import check_root
@@ -43,7 +43,7 @@ def _missing(settings: Settings) -> Iterator[str]:
         for sentence in _sentences(partial(read_manifest, settings.models_dir / name)):
             yield f"{variable} is {name!r}: {sentence}"
     # Else it is the worker's name that says which.
-    yield from _sentences(lambda: settings.device == "auto" or own_device(settings))
+    yield from _sentences(lambda: settings.device == "auto" or own_engine(settings, own_device(settings).torch_name))
     yield from _sentences(lambda: check_tracing(settings))
     if settings.overlay_store.startswith("s3://"):
         yield from _sentences(s3.check)

@@ -1,4 +1,4 @@
-"""The default engine against what the genuine Caffe2 runtime (torch 1.10.2) was recorded to compute."""
+"""The engines against what the genuine Caffe2 runtime (torch 1.10.2) was recorded to compute."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from worker.engine.passes import optimise
 from worker.engine.torch_graph import build_graph
 
 
-def _compare(name: str, directory: Path) -> None:
-    net = load(directory)
+def _compare(name: str, directory: Path, engine: str) -> None:
+    net = load(directory, engine=engine)
     with np.load(GOLDEN) as golden:
         for size, count in recorded(name):
             for kind, maps in zip(("heatmaps", "pafs"), net.run(batch(size, count, net.manifest))):
@@ -25,16 +25,16 @@ def _compare(name: str, directory: Path) -> None:
                 assert np.abs(sampled(maps) - expected).max() <= TOLERANCE * np.ptp(expected), (size, count, kind)
 
 
-def test_the_default_net(thin_net: Path) -> None:
-    _compare("mobilenet_thin", thin_net)
+def test_the_default_net(thin_net: Path, engine: str) -> None:
+    _compare("mobilenet_thin", thin_net, engine)
 
 
-def test_a_net_of_all_operators(tmp_path: Path) -> None:
-    _compare("operators", write_operators(tmp_path / "operators"))
+def test_a_net_of_all_operators(tmp_path: Path, engine: str) -> None:
+    _compare("operators", write_operators(tmp_path / "operators"), engine)
 
 
-def test_the_cmu_net(cmu_net: Path) -> None:
-    _compare("cmu_coco", cmu_net)
+def test_the_cmu_net(cmu_net: Path, engine: str) -> None:
+    _compare("cmu_coco", cmu_net, engine)
 
 
 @pytest.mark.skipif(torch.__version__.startswith("1."), reason="this torch has no such convolutions on a CPU")

@@ -1,4 +1,4 @@
-"""The default engine above the operators: normalisation, batches, where maps are written, what it refuses."""
+"""The engines above the operators: normalisation, batches, where maps are written, what it refuses."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def _expected(frames: np.ndarray, mean: Any = (0, 0, 0), scale: float = 1.0, rgb
     ],
 )
 def test_frames_are_normalised_as_the_manifest_says(
-    spec: Dict[str, Any], words: Dict[str, Any], tmp_path: Path
+    spec: Dict[str, Any], words: Dict[str, Any], tmp_path: Path, engine: str
 ) -> None:
-    heatmaps, pafs = load(write_pose_net(tmp_path / "small", **spec))(FRAMES)
+    heatmaps, pafs = load(write_pose_net(tmp_path / "small", **spec), engine=engine)(FRAMES)
     expected = _expected(FRAMES, **words)
     assert (heatmaps.dtype, pafs.dtype) == (np.float32, np.float32)
     np.testing.assert_allclose(heatmaps, expected[:, :19], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(pafs, expected[:, 19:], rtol=1e-4, atol=1e-3)
 
 
-def test_run_takes_what_is_normalised_already(tmp_path: Path) -> None:
-    net = load(write_pose_net(tmp_path / "small", mean=(128.0, 128.0, 128.0), scale=1 / 255))
+def test_run_takes_what_is_normalised_already(tmp_path: Path, engine: str) -> None:
+    net = load(write_pose_net(tmp_path / "small", mean=(128.0, 128.0, 128.0), scale=1 / 255), engine=engine)
     batch = ((FRAMES.transpose(0, 3, 1, 2).astype(np.float32) - 128) / 255).astype(np.float32)
     for given in (batch, np.asfortranarray(batch)):
         for ours, others in zip(net.run(given), net(FRAMES)):
             np.testing.assert_allclose(ours, others, rtol=1e-4, atol=1e-5)
 
 
-def test_fill_writes_pieces_where_they_are_wanted(tmp_path: Path) -> None:
-    net = load(write_pose_net(tmp_path / "small"))
+def test_fill_writes_pieces_where_they_are_wanted(tmp_path: Path, engine: str) -> None:
+    net = load(write_pose_net(tmp_path / "small"), engine=engine)
     expected = net(FRAMES)
     for dtype, tolerance in ((np.float32, 1e-5), (np.float16, 2e-3)):
         maps = [
@@ -68,16 +68,16 @@ def test_fill_writes_pieces_where_they_are_wanted(tmp_path: Path) -> None:
             np.testing.assert_allclose(found, expected[i], rtol=tolerance, atol=tolerance)
 
 
-def test_frames_of_a_channel_may_be_read_only(tmp_path: Path) -> None:
+def test_frames_of_a_channel_may_be_read_only(tmp_path: Path, engine: str) -> None:
     """Frames lie in shared memory that the engine must not write to."""
     frames = FRAMES.copy()
     frames.flags.writeable = False
-    load(write_pose_net(tmp_path / "small"))(frames)
+    load(write_pose_net(tmp_path / "small"), engine=engine)(frames)
 
 
 @pytest.mark.parametrize("shape", [(1, 20, 16, 3), (1, 16, 4, 3), (1, 0, 16, 3)])
-def test_sides_must_be_multiples_of_the_stride(shape: Any, tmp_path: Path) -> None:
-    net = load(write_pose_net(tmp_path / "small"))
+def test_sides_must_be_multiples_of_the_stride(shape: Any, tmp_path: Path, engine: str) -> None:
+    net = load(write_pose_net(tmp_path / "small"), engine=engine)
     with pytest.raises(ValueError, match="multiples of 8"):
         net(np.zeros(shape, np.uint8))
 
