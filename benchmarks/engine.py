@@ -26,6 +26,7 @@ import numpy as np
 from benchmarks.engine_runners import ONNX, RUNTIMES
 from models import cmu_coco
 from models.catalog import find_entry
+from models.export import export
 from models.lifetimes import steps
 from tests.support.cases import random_weights
 from worker.engine.manifest import read_manifest
@@ -160,9 +161,7 @@ def prepared(name: str, folder: Path) -> Path:
         directory.mkdir()
         for file in (ROOT / "models" / name).iterdir():
             (directory / file.name).write_bytes(file.read_bytes())
-    if OTHERS.exists():
-        code = "import sys; from benchmarks.onnx_net import main; main(*sys.argv[1:])"
-        subprocess.run([str(OTHERS), "-c", code, str(directory), str(directory / ONNX)], cwd=ROOT, check=True)
+    (directory / ONNX).write_bytes(export(read_manifest(directory)))
     return directory
 
 

@@ -9,6 +9,7 @@ from typing import Any, List
 
 import pytest
 
+from worker.device import pin
 from worker.device.nets import Nets
 from worker.device.pin import Device
 from worker.engine import null_engine
@@ -46,6 +47,15 @@ def test_a_net_is_loaded_once(models: Path) -> None:
     assert nets.names == ("first", "second", "third")
     assert nets.get("second") is nets.get("second")
     assert nets.get("second").manifest.name == "second"
+
+
+def test_where_openvino_is_missing_the_log_says_what_runs_the_nets(
+    models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(pin.importlib.util, "find_spec", lambda name: None)
+    Nets(configured(models, POSE_ENGINE="auto"), Device())
+    assert caplog.messages == ["OpenVINO, which is faster on a CPU, is not installed here; torch runs the nets."]
 
 
 def test_the_least_recently_used_leaves(models: Path, closed: List[str]) -> None:

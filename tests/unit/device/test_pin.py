@@ -11,7 +11,7 @@ import pytest
 from tests.support import ROOT
 from worker.device import pin
 from worker.device.gpus import memory, visible_gpus
-from worker.device.pin import claim, own_batch, own_device, own_precision, own_slots
+from worker.device.pin import claim, own_batch, own_device, own_engine, own_precision, own_slots, take
 from worker.errors import SettingsError
 from worker.process.fleet import worker_names
 from worker.process.preflight import wrong
@@ -160,3 +160,23 @@ def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pyt
     assert own_precision(read_settings({}), "cpu") == "fp32"
     assert own_precision(read_settings({"POSE_PRECISION": "bf16"}), "cuda:0") == "bf16"
     assert memory("GPU-a") == (600_000_000, 80_000_000_000)
+
+
+def test_what_runs_the_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"openvino"}
+    monkeypatch.setattr(pin.importlib.util, "find_spec", lambda name: name in installed or None)
+    auto = read_settings({})
+    assert (own_engine(auto, "cuda:0"), own_engine(auto, "cpu")) == ("torch", "openvino")
+    assert own_engine(read_settings({"POSE_ENGINE": "torch"}), "cpu") == "torch"
+    assert own_engine(read_settings({"POSE_ENGINE": "openvino"}), "cpu") == "openvino"
+    installed.clear()
+    assert (own_engine(auto, "cuda:0"), own_engine(auto, "cpu")) == ("torch", "torch")
+
+
+def test_openvino_on_a_gpu_is_refused(gpus: Callable[[str], None]) -> None:
+    gpus("a")
+    sentence = "POSE_ENGINE=openvino runs nets on a CPU only, and this worker has cuda:0; set POSE_DEVICE=cpu, or "
+    for device in ("auto", "cuda:0"):
+        with pytest.raises(SettingsError, match=sentence):
+            take(read_settings({"POSE_ENGINE": "openvino", "POSE_DEVICE": device}), "gpu0@host")
+    assert any(sentence in said for said in wrong({"POSE_ENGINE": "openvino", "POSE_DEVICE": "cuda:0"}))
