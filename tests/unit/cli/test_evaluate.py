@@ -232,7 +232,7 @@ def test_a_precision_that_the_cpu_lacks_is_not_measured_as_another(
 
     monkeypatch.setattr(torch_engine, "_cpu_computes", lambda precision: False)
     with pytest.raises(SettingsError, match="no instructions for bf16; measure"):
-        _evaluate(photographs, "--in-process", "--precision", "bf16", "--target-height", "64")
+        _evaluate(photographs, "--in-process", "--engine", "torch", "--precision", "bf16", "--target-height", "64")
 
 
 def test_wrong_options_are_told_before_anything_is_started(photographs: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from models import export
+from tests.support.documents import example
 from tests.support.nets import write_pose_net
 from worker.engine import load
 
@@ -28,6 +31,14 @@ def test_the_file_runs_in_another_runtime_at_any_size(tmp_path: Path) -> None:
         batch = np.random.default_rng(1).random(shape, np.float32)
         other.setInput(batch)
         np.testing.assert_allclose(other.forward(), np.concatenate(net.run(batch), 1), rtol=1e-4, atol=1e-4)
+
+
+def test_the_command_of_the_document(thin_net: Path, tmp_path: Path) -> None:
+    *command, out = shlex.split(example("docs/models.md", "sh", "models.export"))
+    assert command[:3] == ["python", "-m", "models.export"]
+    ended = CliRunner().invoke(export.main, [*command[3:], str(tmp_path / out), "--models-dir", str(thin_net.parent)])
+    assert (ended.exit_code, (tmp_path / out).stat().st_size > 7e6) == (0, True)
+    assert "onnxruntime makes the same maps" in ended.stdout or not importlib.util.find_spec("onnxruntime")
 
 
 def test_a_net_by_its_folder(tmp_path: Path) -> None:
