@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
-import celery
 import pytest
 import redis
 
@@ -121,19 +121,39 @@ def test_a_sender_does_its_work(deployment: Deployment, samples: Path, no_denial
                 client.job(job_id).result(10)
 
 
+#: A Celery client that knows nothing of this project. Its arguments: the URL, and an image.
+HONEST = """
+import sys
+
+import celery
+
+app = celery.Celery(broker=sys.argv[1], backend=sys.argv[1])
+kwargs = {"image": sys.argv[2], "options": {"overlay": False}}
+job, after = app.signature("pose.estimate", kwargs=kwargs, queue="pose"), app.signature("shop.posed", queue="celery")
+result = job.apply_async(priority=3, link=after)
+assert result.get(timeout=30)["people"] == []
+result.forget()
+(job | after).apply_async()
+celery.chord([job, job])(after)
+assert len(celery.group([job, job]).apply_async().get(timeout=30)) == 2
+"""
+
+
 def test_a_sender_may_be_any_celery_client(deployment: Deployment, samples: Path, no_denial: None) -> None:
-    app = celery.Celery(broker=deployment.url("client"), backend=deployment.url("client"), set_as_current=False)
-    job = app.send_task("pose.estimate", kwargs={"image": str(samples / "bus.jpg")}, queue="pose", priority=3)
-    assert job.get(timeout=30)["people"] == []
-    job.forget()
+    with deployment.redis("admin") as admin:
+        admin.delete("celery")
+        command = [sys.executable, "-c", HONEST, deployment.url("client"), str(samples / "bus.jpg")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: admin.llen("celery") == 3, 30)  # what follows the link, the chain and the chord
+        admin.delete("celery")
 
 
 def test_what_a_sender_cancels_before_its_message_is_seen_is_not_done(deployment: Deployment, samples: Path) -> None:
     kwargs = {"image": str(samples / "bus.jpg")}
-    app = celery.Celery(broker=deployment.url("client"), backend=deployment.url("client"), set_as_current=False)
     with deployment.client() as client:
         assert client.cancel("before-its-message")
-        app.send_task("pose.estimate", kwargs=kwargs, queue="pose", task_id="before-its-message")
+        client.app.send_task("pose.estimate", kwargs=kwargs, queue="pose", task_id="before-its-message")
         client.submit(samples / "bus.jpg", overlay=False).result(30)
         with pytest.raises(JobCancelled):
             client.job("before-its-message").result(10)
@@ -190,7 +210,8 @@ def another(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dict[str
 
 def _answers(url: str) -> bool:
     try:
-        return bool(redis.Redis.from_url(url).ping())
+        with redis.Redis.from_url(url) as client:
+            return bool(client.ping())
     except redis.ConnectionError:
         return False
 
