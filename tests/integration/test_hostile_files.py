@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Type
 
+import psutil
 import pytest
 import redis
 from PIL import Image
@@ -14,7 +15,7 @@ from tests.support.hostile_files import write_files
 from worker.children import stop_child
 from worker.client import PoseClient
 from worker.contract import Result
-from worker.errors import ImageError, ImageTooLarge, InvalidRequest, JobTooLarge, PermanentError
+from worker.errors import ImageError, ImageTooLarge, ImageUndecodable, InvalidRequest, JobTooLarge, PermanentError
 from worker.jobs.ledger import Ledger
 from worker.observe.heartbeat import read_heartbeats
 
@@ -115,4 +116,23 @@ def test_what_takes_too_much_ends_at_its_first_attempt_and_its_neighbour_is_done
         assert sum(one.result(60).attempt for one in neighbours) <= 6  # one may have lost the net process
         record = Ledger(redis.Redis.from_url(broker), name).show(job.id)
         assert (record["state"], record["attempts"]) == ("failed", "1")
+    assert stop_child(worker, grace_s=20) == 0
+
+
+@pytest.mark.timeout(120)
+def test_nothing_is_kept_of_files_that_were_refused(
+    broker: str, tmp_path: Path, start_worker: Callable[..., subprocess.Popen]
+) -> None:
+    """An error holds what its frames held: within some jobs, that would be more than a slot may have."""
+    name, beats, path = "refused-files", tmp_path / "beats", tmp_path / "zeros"
+    path.write_bytes(bytes(20_000_000))
+    names = {"POSE_QUEUE": name, "POSE_KEY_PREFIX": name, "POSE_HEARTBEAT_DIR": beats, "POSE_SLOTS": 1}
+    worker = start_worker("cpu0", POSE_BROKER_URL=broker, POSE_ENGINE="null", POSE_IMAGE_ROOTS=tmp_path, **names)
+    held = []
+    with PoseClient(broker, queue=name, key_prefix=name) as client:
+        for _ in range(8):
+            with pytest.raises(ImageUndecodable):
+                client.submit(str(path)).result(60)
+            held.append(sum(psutil.Process(pid).memory_info().rss for pid in _slots(beats)))
+    assert max(held) - held[0] < 50_000_000, held
     assert stop_child(worker, grace_s=20) == 0

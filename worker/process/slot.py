@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 from contextlib import contextmanager
 from dataclasses import replace
@@ -69,6 +70,7 @@ class Slot:
         cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
         self._address = net_address
         self._nets = Nets(settings, device) if net_address is None else None
+        self._untidy = False
         self._served: Dict[str, _Served] = {}
         self._policy = ImagePolicy(
             roots=settings.image_roots,
@@ -84,6 +86,7 @@ class Slot:
 
     def announce(self, end: AttemptEnd) -> None:
         """Let everybody who counts, logs or traces attempts hear of one's end."""
+        self._untidy = end.error is not None
         self.life.end(end)
         log_end(end)
         if self.tracer is not None:
@@ -96,6 +99,7 @@ class Slot:
             self._serve(self.settings.model).estimator.warm()
         if self._nets is not None:
             self._nets.get(self.settings.model)
+        gc.freeze()  # what is there now stays: it need not be looked through
 
     @contextmanager
     def promise(self, job: Job) -> Iterator[None]:
@@ -116,6 +120,8 @@ class Slot:
         Args:
             age_s: seconds since the job was submitted.
         """
+        if self._untidy:  # an error holds what its frames held, such as an image, until Python looks for cycles
+            gc.collect()
         data = read_image(path, replace(self._policy, wait_for_missing=age_s < self.settings.file_grace_s))
         try:
             with self.life.decoding():
