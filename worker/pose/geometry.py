@@ -9,7 +9,7 @@ import numpy as np
 
 from worker.errors import ImageTooLarge
 
-#: Largest input of the net, in pixels: what a 16:9 image has at height 2048. On a CPU the net takes 5 GB for it.
+#: Largest input of the net, in pixels: what a 16:9 image has at height 2048. On a CPU the net takes 2 GB for it.
 MAX_INPUT_PIXELS = 8_000_000
 
 
