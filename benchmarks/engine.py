@@ -37,6 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OTHERS = ROOT / ".venv-bench" / "bin" / "python"
 CAFFE2 = ROOT / ".venv-caffe2" / "bin" / "python"
 SIZES = {"mobilenet_thin": "368x432", "cmu_coco": "368x392"}
+#: Widths as in a folder of photographs.
+MIXED = ",".join(f"184x{8 * number}" for number in range(16, 56))
 #: Pause between passes, in which threads that wait busily fall asleep.
 _PAUSE_S = 0.02
 
@@ -48,6 +50,7 @@ class Row(NamedTuple):
     ready_s: float
     median: float
     least: float
+    cpu: float
     peak: float
     checksum: float
 
@@ -67,13 +70,16 @@ class Runner:
         )
         self.ready = self._hear()
         self.times: List[float] = []
+        self.used: List[float] = []
 
-    def step(self) -> None:
-        """One pass."""
+    def step(self, size: int) -> None:
+        """One pass of the size with this number."""
         assert self._child.stdin is not None
-        self._child.stdin.write("\n")
+        self._child.stdin.write(f"{size}\n")
         self._child.stdin.flush()
-        self.times.append((self._hear() or {"ms": float("nan")})["ms"])
+        heard = self._hear() or {"ms": float("nan"), "cpu_ms": float("nan")}
+        self.times.append(heard["ms"])
+        self.used.append(heard["cpu_ms"])
 
     def close(self) -> Optional[Row]:
         """End the process; what was measured."""
@@ -92,6 +98,7 @@ class Runner:
             self.ready["ready_s"],
             statistics.median(self.times),
             min(self.times),
+            statistics.median(self.used),
             last["peak_bytes"] / 1e6,
             self.ready["sum"],
         )
@@ -103,17 +110,22 @@ class Runner:
 
 
 def measure(directory: Path, size: str, names: List[str], rounds: int) -> List[Row]:
-    """Let the runtimes take turns, after one round that does not count."""
+    """Let the runtimes take turns, after one round that does not count; several sizes come shuffled."""
+    count = len(size.split(","))
+    order = np.random.default_rng(0)
     runners = []
     for name in names:  # one after the other, so that each has the machine while it loads
         runners.append(Runner(name, directory, size))
     going = [runner for runner in runners if runner.ready]
     for number in range(rounds + 1):
-        for runner in going:
-            runner.step()
-            time.sleep(_PAUSE_S)
-            if number == 0:
+        for index in order.permutation(count):
+            for runner in going:
+                runner.step(int(index))
+                time.sleep(_PAUSE_S)
+        if number == 0:
+            for runner in going:
                 runner.times.clear()
+                runner.used.clear()
     return [row for row in (runner.close() for runner in runners) if row]
 
 
@@ -121,12 +133,13 @@ def show(title: str, rows: List[Row]) -> None:
     """Print a table; every row with its ratio to ours."""
     ours = rows[0]
     print(f"\n{title}")
-    print("| runtime | ms (median) | ms (least) | ratio to ours | peak RSS, MB | ratio to ours | ready after, s |")
-    print("|---|---|---|---|---|---|---|")
+    columns = "runtime", "ms (median)", "ms (least)", "ratio to ours", "processor ms (median)"
+    print("|", " | ".join((*columns, "peak RSS, MB", "ratio to ours", "ready after, s")), "|")
+    print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(
-            f"| {row.name} | {row.median:.1f} | {row.least:.1f} | {row.median / ours.median:.2f} | {row.peak:.0f} | "
-            f"{row.peak / ours.peak:.2f} | {row.ready_s:.1f} |"
+            f"| {row.name} | {row.median:.1f} | {row.least:.1f} | {row.median / ours.median:.2f} | {row.cpu:.1f} | "
+            f"{row.peak:.0f} | {row.peak / ours.peak:.2f} | {row.ready_s:.1f} |"
         )
         if abs(row.checksum - ours.checksum) > 1e-3 * abs(ours.checksum) and "bf16" not in row.name:
             print(f"{row.name} computes something else: the maps add up to {row.checksum}, not {ours.checksum}")
@@ -183,6 +196,8 @@ def main() -> None:
             directory = prepared(name, Path(folder))
             rounds = arguments.rounds if name == "mobilenet_thin" else max(3, arguments.rounds // 4)
             show(f"{name} at {SIZES[name]}, {rounds} rounds", measure(directory, SIZES[name], names, rounds))
+            if name == "mobilenet_thin":
+                show(f"{name} at 40 widths and height 184, 3 rounds", measure(directory, MIXED, names, 3))
             if name == "cmu_coco":
                 memory(directory)
 

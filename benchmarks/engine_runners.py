@@ -1,7 +1,8 @@
-"""One runtime in a process of its own, for benchmarks.engine: ``python -m benchmarks.engine_runners NAME DIR 368x432``.
+"""One runtime in a process of its own, for benchmarks.engine: ``python -m benchmarks.engine_runners NAME DIR SIZE,…``.
 
-It loads the net, says so in one line of JSON, and then for each line on its standard input makes one pass and says how
-many milliseconds that took; at the end, what memory it had at most.
+It loads the net, says so in one line of JSON, and then for each line on its standard input, which is the number of a
+size, makes one pass and says how many milliseconds that took, of the clock and of processors; at the end, what memory
+it had at most.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ def _openvino(directory: Path, threads: int, size: Tuple[int, int], precision: s
 
 #: What can be measured, by name.
 RUNTIMES: Dict[str, Callable[[Path, int, Tuple[int, int]], Run]] = {
-    "ours": _ours,
-    "ours, bf16": functools.partial(_ours, precision="bf16"),
+    "ours": functools.partial(_ours, engine="openvino"),
+    "ours, bf16": functools.partial(_ours, engine="openvino", precision="bf16"),
+    "ours, torch": functools.partial(_ours, engine="torch"),
     "OpenVINO": _openvino,
     "OpenVINO bf16": functools.partial(_openvino, precision="bf16"),
     "ONNX Runtime": _onnxruntime,
@@ -106,17 +108,17 @@ def batch_of(size: Tuple[int, int]) -> np.ndarray:
 def main() -> None:
     """Load, then a pass for each line of the standard input."""
     name, directory, text = sys.argv[1:]
-    height, width = (int(side) for side in text.split("x"))
-    batch = batch_of((height, width))
+    sizes = [(int(height), int(width)) for height, width in (size.split("x") for size in text.split(","))]
+    batches = [batch_of(size) for size in sizes]
     began = time.perf_counter()
-    run = RUNTIMES[name](Path(directory), len(os.sched_getaffinity(0)), (height, width))
-    outputs = run(batch)
+    run = RUNTIMES[name](Path(directory), len(os.sched_getaffinity(0)), sizes[0])
+    outputs = run(batches[0])
     maps = np.concatenate([values.reshape(-1) for values in outputs]).astype(np.float64)
     _say(ready_s=time.perf_counter() - began, sum=float(maps.sum()), range=float(np.ptp(maps)))
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        run(batch)
-        _say(ms=1e3 * (time.perf_counter() - began))
+    for line in sys.stdin:
+        began, used = time.perf_counter(), time.process_time()
+        run(batches[int(line)])
+        _say(ms=1e3 * (time.perf_counter() - began), cpu_ms=1e3 * (time.process_time() - used))
     _say(peak_bytes=peak_bytes())
 
 

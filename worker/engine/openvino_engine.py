@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 #: Precision → what OpenVINO calls it as a hint, and as a capability of a CPU.
 _PRECISIONS = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
-#: Most kernels kept for input sizes that were met before. OpenVINO's own number, 5000, takes up to 0.5 GB; fewer cost
-#: no time that can be measured.
-_KERNELS = 256
+#: Most kernels kept for input sizes that were met before. OpenVINO's own number, 5000, takes up to 0.5 GB; of 256
+#: too few serve forty sizes in turn.
+_KERNELS = 1024
 
 
 class OpenVinoNet(Net):
