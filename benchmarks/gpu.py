@@ -105,7 +105,7 @@ def net_rows(plan: Plan, directory: Path, mode: str) -> List[Row]:
         _forget_peak(plan.device)
         with torch.inference_mode():
             ready = net._normalised(pieces)
-            alone = batch / seconds(lambda ready=ready, net=net: net._forward(ready), plan.passes, plan.device)
+            alone = batch / seconds(lambda ready=ready, net=net: net._module(ready), plan.passes, plan.device)
         filled = batch / seconds(lambda net=net, p=pieces, m=maps: net.fill(p, m), plan.passes, plan.device)
         rows.append(Row(batch, alone, filled, alone * flop / 1e12, _peak(plan.device)))
         net.close()
