@@ -40,7 +40,7 @@ def running(
     log = tmp_path_factory.mktemp("log") / "worker.log"
     variables = {"POSE_BROKER_URL": broker, "POSE_ENGINE": "null", "POSE_IMAGE_ROOTS": samples}
     with redis.Redis.from_url(broker) as stranger:
-        stranger.set("pose", "no list")  # a_worker_starts_beside_a_queue_that_is_no_list
+        stranger.set("pose", "no list")  # the worker is to start beside it
         child = start_worker("cpu0", "--logfile", str(log), **variables)
         wait_until(lambda: log.exists() and "No messages can be taken" in log.read_text(), 90)
         stranger.delete("pose")

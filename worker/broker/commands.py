@@ -34,7 +34,7 @@ def obey_listed() -> None:
     """From now on, obey the commands of this file only.
 
     Celery's consumer takes its commands from Panel.data when it is made.
-    Test: tests/integration/test_remote_commands.py, every_other_command_is_refused.
+    Test: every_other_command_is_refused.
     """
     listed = {name: control.Panel.data[name] for name in _TELLING}
     control.Panel.data = _Listed(listed, revoke=_revoke, pause=_pause, resume=_resume)

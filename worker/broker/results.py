@@ -112,7 +112,7 @@ class ClientBackend(_Encoding, RedisBackend):
     def exception_to_python(self, exc: Any) -> Any:
         """The error that is stored as `exc`: of our types by its name, else of none. Nothing else is looked up, or run.
 
-        Test: tests/unit/client/test_forged.py.
+        Test: errors_of_ours_keep_their_type_and_others_are_named.
         """
         if isinstance(exc, BaseException):
             return exc

@@ -73,7 +73,7 @@ class _Channel:
     def _brpop_start(self, *args: Any, **kwargs: Any) -> None:
         """Wait for messages, but not while a queue's key is no list.
 
-        Test: integration/test_damaged_keys.py, a_queue_that_is_no_list.
+        Test: a_queue_that_is_no_list.
         """
         if time.monotonic() >= self._brpop_from:
             super()._brpop_start(*args, **kwargs)  # type: ignore[misc]
@@ -81,7 +81,7 @@ class _Channel:
     def _size(self, queue: str) -> int:
         """How many messages wait in `queue`, which kombu asks when it declares it; none in what is no list.
 
-        Test: integration/test_damaged_keys.py, a_worker_starts_beside_a_queue_that_is_no_list.
+        Test: a_queue_that_is_no_list.
         """
         try:
             return int(super()._size(queue))  # type: ignore[misc]

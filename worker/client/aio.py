@@ -28,7 +28,7 @@ class AsyncJob:
     """One submitted job; as :class:`worker.client.sync.JobHandle`, awaited."""
 
     def __init__(self, client: AsyncPoseClient, handle: JobHandle) -> None:
-        self._client, self._handle = client, handle
+        self._client = client
         self.id, self.image = handle.id, handle.image
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from worker.settings import MAX_SLOTS
 
 _ERROR_BYTES = 256
 #: States of the net process.
-LOADING, READY, LEAVING = 0, 1, 2
+LOADING, READY = 0, 1
 
 
 class NetRow(ctypes.Structure):

@@ -267,17 +267,16 @@ class Ledger:
             pipe.execute()
 
     def _run(self, step: str, job_id: str, *arguments: Any) -> Any:
-        sha = hashlib.sha1(_script(step).encode()).hexdigest()
         words = (0, self.keys.prefix, job_id.encode(errors=_ANY_BYTES), *arguments)
         try:
             try:
-                answer = self._client.evalsha(sha, *words)
+                answer = self._client.evalsha(_sha1(step), *words)
             except redis.exceptions.NoScriptError as exc:  # Redis was started anew, or no worker has come yet
                 try:
                     self.load()
                 except redis.exceptions.NoPermissionError:  # a sender's; the next worker loads them
                     raise exc from None
-                answer = self._client.evalsha(sha, *words)
+                answer = self._client.evalsha(_sha1(step), *words)
         except redis.ResponseError as exc:
             if damaged(exc):
                 raise InvalidRequest(_DAMAGED) from exc
@@ -293,6 +292,12 @@ def token() -> str:
 @cache
 def _script(step: str) -> str:
     return "".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in ("common", step))
+
+
+@cache
+def _sha1(step: str) -> str:
+    """By which Redis calls a script that it has."""
+    return hashlib.sha1(_script(step).encode()).hexdigest()
 
 
 def _text(value: Any, errors: str = "replace") -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import uuid
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional
 
 import pytest
 import redis
 
+from tests.support.overlays import SECRET, described
 from worker.cli.report import Report
 from worker.cli.submit import Batch
 from worker.cli.writers import OpenPoseFiles
@@ -21,11 +21,9 @@ from worker.client.aio import AsyncPoseClient
 from worker.client.find import Found
 from worker.contract import Image, Model, Overlay, Result
 from worker.errors import ImageNotFound, JobCancelled, JobFailed, PoseError, SettingsError, StorageUnavailable
-from worker.storage.urls import fetch, open_store
+from worker.storage.urls import open_store
 
 pytestmark = pytest.mark.queue
-
-SECRET = b"the key to everything"
 
 
 @pytest.fixture
@@ -41,12 +39,6 @@ def secret(tmp_path: Path) -> Path:
 def client(broker: str) -> Iterator[PoseClient]:
     with PoseClient(broker, queue=f"forged-{uuid.uuid4().hex[:8]}") as client:
         yield client
-
-
-def _overlay(url: str, data: bytes = SECRET, media_type: str = "image/jpeg", **wrong: Any) -> Overlay:
-    """What a result says of `data` at `url`, right but for `wrong`."""
-    right = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "expires_at": None}
-    return Overlay(url=url, media_type=media_type, **{**right, **wrong})
 
 
 def _result(job_id: str, overlay: Optional[Overlay] = None, maps: Optional[Overlay] = None) -> Dict[str, Any]:
@@ -110,8 +102,8 @@ def test_nothing_is_fetched_or_deleted_but_the_jobs_own(
     (folder / "pose" / "overlay").mkdir(parents=True)
     keys = ("pose", "pose:overlay/another.jpg", "pose:job:another")
     redis_client.mset(dict.fromkeys(keys, SECRET))
-    forged = _overlay(url.format(secret=secret, folder=folder, job=job_id))
-    _forge(redis_client, job_id, _result(job_id, forged, _overlay(forged.url, media_type="application/zip")))
+    forged = described(url.format(secret=secret, folder=folder, job=job_id))
+    _forge(redis_client, job_id, _result(job_id, forged, described(forged.url, media_type="application/zip")))
     with PoseClient(broker, overlay_store=folder.as_uri() if kind == "file" else None) as client:
         job = client.job(job_id)
         for get in (job.overlay, job.maps):
@@ -125,7 +117,7 @@ def test_nothing_is_fetched_or_deleted_but_the_jobs_own(
 
 
 def test_the_error_names_both_stores(client: PoseClient, redis_client: redis.Redis) -> None:
-    _forge(redis_client, "both", _result("both", _overlay("s3://elsewhere/overlay/both.jpg")))
+    _forge(redis_client, "both", _result("both", described("s3://elsewhere/overlay/both.jpg")))
     with pytest.raises(
         SettingsError, match=r"names s3://elsewhere/overlay/both\.jpg, but .* only redis:///pose%3Aoverlay/both\.jpg;"
     ):
@@ -140,7 +132,7 @@ def test_a_batch_copies_and_deletes_no_private_file(
 
     def submit(path: Any, **arguments: Any) -> Any:
         job = original(path, **arguments)
-        _forge(redis_client, job.id, _result(job.id, _overlay(secret.as_uri())))
+        _forge(redis_client, job.id, _result(job.id, described(secret.as_uri())))
         return job
 
     monkeypatch.setattr(client, "submit", submit)
@@ -155,7 +147,7 @@ def test_a_batch_copies_and_deletes_no_private_file(
 def test_the_client_for_asyncio_fetches_and_deletes_nothing_else_either(
     broker: str, redis_client: redis.Redis, secret: Path
 ) -> None:
-    overlay = _overlay(secret.as_uri())
+    overlay = described(secret.as_uri())
     _forge(redis_client, "aio", _result("aio", overlay))
 
     async def run() -> None:
@@ -170,76 +162,12 @@ def test_the_client_for_asyncio_fetches_and_deletes_nothing_else_either(
     assert secret.read_bytes() == SECRET
 
 
-@pytest.fixture(params=["redis", "file"])
-def store_url(request: pytest.FixtureRequest, broker: str, tmp_path: Path) -> str:
-    return broker if request.param == "redis" else (tmp_path / "store").as_uri()
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"sha256": "0" * 64}, {"sha256": ""}, {"bytes": 0}, {"bytes": 3}, {"bytes": 9999}], ids=str
-)
-def test_what_is_not_as_described_is_not_given_out(store_url: str, wrong: Dict[str, Any]) -> None:
-    store = open_store(store_url, "pose")
-    own = store.put("overlay/j.jpg", SECRET, media_type="image/jpeg", ttl_s=60)
-    assert fetch(store, _overlay(own.url), "j") == SECRET
-    with pytest.raises(JobFailed, match="is not what the result of job j describes"):
-        fetch(store, _overlay(own.url, **wrong), "j")
-
-
-def test_no_more_is_read_than_the_result_says(store_url: str) -> None:
-    store = open_store(store_url, "pose")
-    store.put("overlay/j.jpg", bytes(1 << 20), media_type="image/jpeg", ttl_s=60)
-    assert len(store.get("overlay/j.jpg", 1000)) == 1001
-
-
-@pytest.mark.parametrize("media_type", ["text/html", "image/svg+xml", "", "../x"])
-def test_what_no_job_stores_is_not_fetched(store_url: str, media_type: str) -> None:
-    with pytest.raises(SettingsError, match="takes only pictures and maps"):
-        fetch(open_store(store_url, "pose"), _overlay("", media_type=media_type), "j")
-
-
-@pytest.mark.parametrize("job_id", ["../../private/id_rsa", "a/../../b", "a/../b", "\0"])
-def test_an_id_that_climbs_is_no_key(store_url: str, job_id: str) -> None:
-    with pytest.raises(ValueError, match="not a key"):
-        fetch(open_store(store_url, "pose"), _overlay(""), job_id)
-
-
-def _link(target: Path, secret: Path) -> None:
-    target.symlink_to(secret)
-
-
-def _linked_folder(target: Path, secret: Path) -> None:
-    target.parent.rmdir()
-    target.parent.symlink_to(secret.parent)
-    (secret.parent / target.name).write_bytes(SECRET)
-
-
-@pytest.mark.parametrize("plant", [_link, _linked_folder])
-def test_links_out_of_a_folder_of_overlays_are_not_followed(
-    secret: Path, tmp_path: Path, plant: Callable[[Path, Path], None]
-) -> None:
-    target = tmp_path / "store" / "pose" / "overlay" / "j.jpg"
-    target.parent.mkdir(parents=True)
-    plant(target, secret)
-    store = open_store((tmp_path / "store").as_uri(), "pose")
-    with pytest.raises(StorageUnavailable):
-        fetch(store, _overlay(target.as_uri()), "j")
-
-
-def test_a_folder_that_is_reached_by_a_link_is_a_store(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "store").symlink_to(tmp_path / "disk")
-    store = open_store((tmp_path / "store").as_uri(), "pose")
-    own = store.put("overlay/j.jpg", SECRET, media_type="image/jpeg", ttl_s=60)
-    assert fetch(store, _overlay(own.url), "j") == SECRET
-
-
 def test_a_client_deletes_its_overlay_from_redis_and_no_file(broker: str, tmp_path: Path) -> None:
     for url, left in ((broker, False), (tmp_path.as_uri(), True)):
         with PoseClient(broker, overlay_store=url) as client:
             store = open_store(url, "pose")
             own = store.put("overlay/d.jpg", SECRET, media_type="image/jpeg", ttl_s=60)
-            client.discard("d", Result.model_validate(_result("d", _overlay(own.url))))
+            client.discard("d", Result.model_validate(_result("d", described(own.url))))
             if left:
                 assert store.get("overlay/d.jpg", 100) == SECRET
             else:
@@ -255,7 +183,7 @@ NO_RESULTS: Dict[str, Dict[str, Any]] = {
     "no dimensions": {"result": {**_result("{job}"), "image": {**_result("x")["image"], "width": 0}}},
     "huge number": {"result": {**_result("{job}"), "image": {**_result("x")["image"], "width": 10**400}}},
     "negative size": {
-        "result": {**_result("{job}"), "overlay": {**_overlay("redis:///x").model_dump(), "bytes": -1}},
+        "result": {**_result("{job}"), "overlay": {**described("redis:///x").model_dump(), "bytes": -1}},
     },
     "no state": {"status": "ENDED"},
     "state of another type": {"status": ["SUCCESS"]},
@@ -349,7 +277,7 @@ def test_a_picture_that_is_none_is_one_images_failure(
     def submit(path: Any, **arguments: Any) -> Any:
         job = original(path, **arguments)
         own = open_store(broker, "pose").put(f"overlay/{job.id}.jpg", data, media_type="image/jpeg", ttl_s=60)
-        _forge(redis_client, job.id, _result(job.id, _overlay(own.url, data)))
+        _forge(redis_client, job.id, _result(job.id, described(own.url, data)))
         return job
 
     monkeypatch.setattr(client, "submit", submit)
