@@ -1,8 +1,9 @@
 """What the fleet costs beside the net: the channel, the queue, and how far one broker carries.
 
-    make bench-fleet    (or: python -m benchmarks.fleet [channel] [rate] [net] [threads] [scale] [--most 32])
+    make bench-fleet    (or: python -m benchmarks.fleet [channel] [cost] [rate] [net] [threads] [scale] [--most 32])
 
 - channel: one frame of 368×656 to the net process and its maps back, with a net that does nothing.
+- cost: processor time of a job by process, beside Celery's own no-op; see benchmarks/cost.py.
 - rate: jobs of a null net a second, beside Celery's own no-op tasks a second in the same run, taking turns.
 - net: the default net through the queue, beside the same estimator in a bare loop with the same threads, taking turns.
 - threads: under load, the threads of each of a worker's processes, those of OpenCV, BLAS and torch among them, and how
@@ -15,21 +16,17 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 import cv2
 import psutil
 import redis
 
-from benchmarks import scale
-from benchmarks.stand import QUIET, ROOT, Spent, one_worker, photograph, small_picture, through
-from worker.children import start_child, stop_child
+from benchmarks import cost, scale
+from benchmarks.stand import Spent, kind_of, noop_worker, one_worker, photograph, small_picture, through
 from worker.cli.local import embedded_redis
 from worker.device.board import Board
 from worker.device.channel import RemoteNet
@@ -40,7 +37,7 @@ from worker.pose.estimator import EstimateOptions, Estimator
 from worker.settings import read_settings
 
 #: What is to be reached: milliseconds of a round trip, and shares.
-ROUND_TRIP_MS, OF_NOOP, OF_BARE = 0.3, 0.5, 0.9
+ROUND_TRIP_MS, OF_NOOP, OF_BARE = 0.3, 0.6, 0.95
 #: Images in each turn of the default net.
 _IMAGES = 20
 
@@ -81,10 +78,10 @@ def rate(folder: Path) -> None:
     }
     plain: List[float] = []
     found: Dict[str, List[float]] = {title: [] for title in kinds}
-    cost = {}
+    spent_by = {}
     with (
         embedded_redis() as url,
-        _noop_worker(url) as noops,
+        noop_worker(url) as (_, noops),
         one_worker(url, folder, POSE_ENGINE="null") as (_, client),
         redis.Redis.from_url(url) as server,
     ):
@@ -96,13 +93,13 @@ def rate(folder: Path) -> None:
             for title, (image, options) in kinds.items():
                 spent = Spent(server)
                 found[title].append(count / through(client, [image] * count, options))
-                cost[title] = spent.per_job(count, resting)
+                spent_by[title] = spent.per_job(count, resting)
     plain, found = plain[1:], {title: rates[1:] for title, rates in found.items()}  # without the first, to warm up
     noop = statistics.median(plain)
     print(f"rate: Celery's own no-op tasks {noop:.0f}/s")
     for title in kinds:
         ratio = statistics.median(one / other for one, other in zip(found[title], plain))
-        spent_us, commands, traffic = cost[title]
+        spent_us, commands, traffic = spent_by[title]
         print(
             f"rate: null net, {title}: {statistics.median(found[title]):.0f}/s, ratio {ratio:.2f} (to reach {OF_NOOP});"
             f" of the broker {spent_us:.0f} us, {commands:.1f} commands, {traffic / 1000:.0f} kB a job"
@@ -144,10 +141,9 @@ def threads(folder: Path) -> None:
             busy = [after - before[one.pid].get(tid, 0.0) for tid, after in _thread_times(one).items()]
             # A thread that computes is one of a library's pool; heartbeats and watches take next to nothing.
             mine = sum(seconds > 0.02 * spent for seconds in busy)
-            words = " ".join(one.cmdline())
-            kind = "net process" if "device.server" in words else "parent" if one is parent else "slot"
             print(
-                f"threads: {kind:<12}{one.num_threads():>3} threads, {mine} compute, {sum(busy) / spent:.2f} cores busy"
+                f"threads: {kind_of(one, parent):<12}{one.num_threads():>3} threads, {mine} compute, "
+                f"{sum(busy) / spent:.2f} cores busy"
             )
             most = max(most, mine)
     print(f"threads: {cores} cores; no process has more than {most} threads that compute, ratio {most / cores:.2f}")
@@ -157,30 +153,13 @@ def _thread_times(process: psutil.Process) -> Dict[int, float]:
     return {one.id: one.user_time + one.system_time for one in process.threads()}
 
 
-@contextmanager
-def _noop_worker(url: str) -> Iterator[Callable[[int], float]]:
-    """Celery as it comes, with a task that does nothing; gives what measures its tasks a second."""
-    os.environ["NOOP_URL"] = url
-    from benchmarks.noop import app, noop
-
-    command = [sys.executable, "-m", "celery", "--app", "benchmarks.noop", "worker", "--loglevel", "ERROR"]
-    child: subprocess.Popen = start_child([*command, "--concurrency", "2"], cwd=ROOT, **QUIET)
-
-    def measure(count: int) -> float:
-        start = time.perf_counter()
-        waiting = [noop.delay().id for _ in range(count)]
-        while app.backend.client.exists(*(app.backend.get_key_for_task(one) for one in waiting)) < count:
-            time.sleep(0.02)
-        return count / (time.perf_counter() - start)
-
-    try:
-        noop.delay().get(timeout=120)
-        yield measure
-    finally:
-        stop_child(child, grace_s=10)
-
-
-PARTS: Dict[str, Callable[[Path], None]] = {"channel": channel, "rate": rate, "net": net, "threads": threads}
+PARTS: Dict[str, Callable[[Path], None]] = {
+    "channel": channel,
+    "cost": cost.run,
+    "rate": rate,
+    "net": net,
+    "threads": threads,
+}
 
 
 def main() -> None:

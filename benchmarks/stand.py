@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import cv2
 import numpy as np
+import psutil
 import redis
 
 from worker.children import start_child, stop_child
@@ -74,11 +76,42 @@ def one_worker(url: str, folder: Path, name: str = "cpu0", **variables: Any) -> 
         yield workers, stack.enter_context(PoseClient(url))
 
 
+@contextmanager
+def noop_worker(url: str) -> Iterator[Tuple[subprocess.Popen, Callable[[int], float]]]:
+    """Celery as it comes, with a task that does nothing and two slots; gives the worker, and what measures its tasks a
+    second."""
+    os.environ["NOOP_URL"] = url
+    from benchmarks.noop import app, noop
+
+    command = [sys.executable, "-m", "celery", "--app", "benchmarks.noop", "worker", "--loglevel", "ERROR"]
+    child: subprocess.Popen = start_child([*command, "--concurrency", "2"], cwd=ROOT, **QUIET)
+
+    def measure(count: int) -> float:
+        start = time.perf_counter()
+        waiting = [noop.delay().id for _ in range(count)]
+        while app.backend.client.exists(*(app.backend.get_key_for_task(one) for one in waiting)) < count:
+            time.sleep(0.02)
+        return count / (time.perf_counter() - start)
+
+    try:
+        noop.delay().get(timeout=120)
+        yield child, measure
+    finally:
+        stop_child(child, grace_s=10)
+
+
+def kind_of(process: psutil.Process, parent: psutil.Process) -> str:
+    """What a process of the worker `parent` is."""
+    if process == parent:
+        return "parent"
+    return "net process" if any("device.server" in word for word in process.cmdline()) else "slots"
+
+
 def through(client: PoseClient, images: Sequence[Path], options: Dict[str, Any], look_s: float = 0.02) -> float:
     """Seconds that the images take through the queue, all submitted at once; `look_s`: between two looks for results,
     which are work for the broker, too."""
     start = time.perf_counter()
-    waiting = [client.submit(image, **options).id for image in images]
+    waiting = [job.id for job in client.submit_many(images, **options)]
     while waiting:  # a few at a time, and now and then: the client's work is on the same cores
         ended = dict(client.ended(waiting[:50]))
         for outcome in ended.values():
