@@ -54,7 +54,31 @@ def associate(
         float32 (n, parts, 3): x and y in cells, confidence; NaN, NaN, 0 where there is no joint. And bool (n,): who is
         a person, and not a fragment.
     """
-    joints, whole = _associate(peaks, counts, pafs, limbs, map_height)
+    parts, most = peaks.shape[:2]
+    rows = 1 + counts.sum()  # nobody has no peak
+    crowd = _Crowd(
+        np.full((rows, parts), -1, np.int32),
+        np.zeros(rows, np.float64),
+        np.zeros(rows, np.int32),
+        np.zeros(rows, np.bool_),
+        np.full((parts, most), -1, np.int32),
+        np.zeros((2, len(limbs), most), np.bool_),
+    )
+    sure = ((peaks[..., 2] > THRESHOLD) & (np.arange(most) < counts[:, None])).sum(1, dtype=np.int32)
+    found, scores = _candidates(peaks, sure, pafs, limbs, map_height, crowd, False, LEAST_SAMPLES, 0.0)
+    _link_all(crowd, peaks, limbs, found, scores, scores + np.where(limbs[found[:, 0], 3], 0.0, _FIRST))
+    crowd.whole[:] = (crowd.sizes >= LEAST_PARTS) & (crowd.totals >= LEAST_MEAN * crowd.sizes)
+    for _ in range(_ROUNDS):
+        before = crowd.sizes.sum()
+        found, scores = _candidates(
+            peaks, counts, pafs, limbs, map_height, crowd, True, LEAST_WEAK_SAMPLES, LEAST_WEAK_SCORE
+        )
+        starts, ends = (peaks[limbs[found[:, 0], end], found[:, 1 + end], 2] for end in (0, 1))
+        _link_all(crowd, peaks, limbs, found, scores, scores + starts + ends)
+        if crowd.sizes.sum() == before:
+            break
+    kept = (crowd.sizes >= LEAST_FRAGMENT_PARTS) & (crowd.totals >= LEAST_FRAGMENT_MEAN * crowd.sizes) | crowd.whole
+    joints, whole = crowd.joints[kept], crowd.whole[kept]
     chosen = peaks[np.arange(joints.shape[1]), np.maximum(joints, 0)]
     chosen[joints < 0] = (np.nan, np.nan, 0.0)
     return chosen, whole
@@ -72,102 +96,80 @@ class _Crowd(NamedTuple):
 
 
 @compiled
-def _associate(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float) -> Any:  # pragma: no cover - compiled
-    parts, most = peaks.shape[0], peaks.shape[1]
-    rows = 1 + counts.sum()  # nobody has no peak
-    crowd = _Crowd(
-        np.full((rows, parts), -1, np.int32),
-        np.zeros(rows, np.float64),
-        np.zeros(rows, np.int32),
-        np.zeros(rows, np.bool_),
-        np.full((parts, most), -1, np.int32),
-        np.zeros((2, limbs.shape[0], most), np.bool_),
-    )
-    found = _strong(peaks, counts, pafs, limbs, map_height)
-    people = 0
-    for i in _ranked(found):
-        limb, a, b, score, _ = found[i]
-        start, end, _, joins_only = limbs[limb]
-        if joins_only == 0 and crowd.owners[start, a] < 0 and crowd.owners[end, b] < 0:
-            _take(crowd, peaks, people, start, a)
-            people += 1
-        _link(crowd, peaks, limbs, limb, a, b, score)
-    crowd.whole[:] = (crowd.sizes >= LEAST_PARTS) & (crowd.totals >= LEAST_MEAN * crowd.sizes)
-    for _ in range(_ROUNDS):
-        before = crowd.sizes.sum()
-        found = _weak(peaks, counts, pafs, limbs, map_height, crowd)
-        for i in _ranked(found):
-            limb, a, b, score, _ = found[i]
-            _link(crowd, peaks, limbs, limb, a, b, score)
-        if crowd.sizes.sum() == before:
-            break
-    kept = (crowd.sizes >= LEAST_FRAGMENT_PARTS) & (crowd.totals >= LEAST_FRAGMENT_MEAN * crowd.sizes) | crowd.whole
-    return crowd.joints[kept], crowd.whole[kept]
-
-
-@compiled
-def _strong(peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float) -> Any:  # pragma: no cover - compiled
-    """Rule 1. Returns limb, start and end, score and rank (the higher, the earlier) of each candidate."""
-    found = [(0, 0, 0, 0.0, 0.0) for _ in range(0)]  # says of what type it is
-    sure = np.zeros(len(counts), np.int32)
-    for part in range(len(counts)):
-        while sure[part] < counts[part] and peaks[part, sure[part], 2] > THRESHOLD:
-            sure[part] += 1
-    for limb in range(limbs.shape[0]):
-        start, end, channel, joins_only = limbs[limb]
-        starts = at_peaks(pafs, channel, peaks, start, sure[start])
-        ends = at_peaks(pafs, channel, peaks, end, sure[end])
-        misses = np.empty((2, sure[end]), np.int8)
-        mask = somewhere(pafs, channel, sure[start] * sure[end])
-        for a in range(sure[start]):
-            certain_misses(starts, a, ends, mask, SAMPLES - LEAST_SAMPLES, misses)
-            for b in range(sure[end]):
-                if misses[1, b] > SAMPLES - LEAST_SAMPLES:
-                    continue
-                score = along(pafs, channel, starts, a, ends, b, misses[0, b], LEAST_SAMPLES, map_height)
-                if score > 0:
-                    found.append((limb, a, b, score, score if joins_only else score + _FIRST))
-    return found
-
-
-@compiled
-def _weak(
-    peaks: Any, counts: Any, pafs: Any, limbs: Any, map_height: float, crowd: Any
+def _candidates(
+    peaks: Any,
+    counts: Any,
+    pafs: Any,
+    limbs: Any,
+    map_height: float,
+    crowd: Any,
+    completing: bool,
+    least: int,
+    least_score: float,
 ) -> Any:  # pragma: no cover - compiled
-    """Rule 4: limbs between somebody's peak and one that they may take. Returns as `_strong`."""
-    found = [(0, 0, 0, 0.0, 0.0) for _ in range(0)]
+    """Limbs that the field speaks for.
+
+    Args:
+        completing: only those between somebody's peak and one that they may take.
+        least: samples that must count.
+        least_score: what a limb must score more than.
+
+    Returns:
+        limb, start and end of each, int32 (n, 3), and its score, float64 (n,).
+    """
+    pairs = 0
     for limb in range(limbs.shape[0]):
-        start, end, channel, _ = limbs[limb]
+        pairs += counts[limbs[limb, 0]] * counts[limbs[limb, 1]]
+    found, scores, count = np.empty((pairs, 3), np.int32), np.empty(pairs, np.float64), 0
+    for limb in range(limbs.shape[0]):
+        start, end, channel = limbs[limb, 0], limbs[limb, 1], limbs[limb, 2]
         starts = at_peaks(pafs, channel, peaks, start, counts[start])
         ends = at_peaks(pafs, channel, peaks, end, counts[end])
         misses = np.empty((2, counts[end]), np.int8)
-        mask = somewhere(pafs, channel, 0)  # nearly everyone is complete: few pairs are left
+        # Nearly everyone who is to be completed lacks little: few pairs are left then.
+        mask = somewhere(pafs, channel, 0 if completing else counts[start] * counts[end])
         for a in range(counts[start]):
             one = crowd.owners[start, a]
-            if crowd.served[0, limb, a] or (one >= 0 and crowd.joints[one, end] >= 0):
+            if completing and (crowd.served[0, limb, a] or (one >= 0 and crowd.joints[one, end] >= 0)):
                 continue
-            certain_misses(starts, a, ends, mask, SAMPLES - LEAST_WEAK_SAMPLES, misses)
+            certain_misses(starts, a, ends, mask, SAMPLES - least, misses)
             for b in range(counts[end]):
                 other = crowd.owners[end, b]
-                if crowd.served[1, limb, b] or (one < 0 and other < 0):
+                if completing and (crowd.served[1, limb, b] or (one < 0 and other < 0)):
                     continue
                 if other >= 0 and crowd.joints[other, start] >= 0:
                     continue
-                if misses[1, b] > SAMPLES - LEAST_WEAK_SAMPLES:
+                if misses[1, b] > SAMPLES - least:
                     continue
-                score = along(pafs, channel, starts, a, ends, b, misses[0, b], LEAST_WEAK_SAMPLES, map_height)
-                if score > LEAST_WEAK_SCORE:
-                    found.append((limb, a, b, score, score + peaks[start, a, 2] + peaks[end, b, 2]))
-    return found
+                score = along(pafs, channel, starts, a, ends, b, misses[0, b], least, map_height)
+                if score > least_score:
+                    found[count, 0], found[count, 1], found[count, 2], scores[count] = limb, a, b, score
+                    count += 1
+    return found[:count], scores[:count]
+
+
+def _link_all(
+    crowd: _Crowd, peaks: np.ndarray, limbs: np.ndarray, found: np.ndarray, scores: np.ndarray, ranks: np.ndarray
+) -> None:
+    """Accept or pass over candidates, those of the highest rank first; of equals, the one found first."""
+    _link_in_order(crowd, peaks, limbs, found, scores, np.argsort(-ranks, kind="stable"))
 
 
 @compiled
-def _ranked(found: Any) -> Any:  # pragma: no cover - compiled
-    """The order of candidates, the best first; of equals, the one found first."""
-    ranks = np.empty(len(found), np.float64)
-    for i in range(len(found)):
-        ranks[i] = -found[i][4]
-    return np.argsort(ranks, kind="mergesort")
+def _link_in_order(
+    crowd: Any, peaks: Any, limbs: Any, found: Any, scores: Any, order: Any
+) -> None:  # pragma: no cover - compiled
+    """Accept or pass over each candidate in its turn. Two peaks that nobody has begin a person, if the limb may."""
+    people = 0
+    while crowd.sizes[people] > 0:
+        people += 1
+    for i in order:
+        limb, a, b = found[i, 0], found[i, 1], found[i, 2]
+        start, end, joins_only = limbs[limb, 0], limbs[limb, 1], limbs[limb, 3]
+        if joins_only == 0 and crowd.owners[start, a] < 0 and crowd.owners[end, b] < 0:
+            _take(crowd, peaks, np.int32(people), start, a)
+            people += 1
+        _link(crowd, peaks, limbs, limb, a, b, scores[i])
 
 
 @compiled

@@ -84,8 +84,7 @@ def find_peaks(
                 if kind == _MAXIMUM:
                     fx, fy, refined = _refine(heat, y, x, rows, columns, offsets, weights)
                     if refined > threshold:
-                        dropped += _keep(peaks[part], counts, part, fx, fy, refined)
-        _sort(peaks[part], counts[part])
+                        dropped += _keep(peaks, counts, part, fx, fy, refined)
         flattest = max(flattest, level)
     return peaks, counts, dropped, flattest
 
@@ -157,24 +156,31 @@ def _centroid(
 
 @compiled
 def _keep(peaks: Any, counts: Any, part: int, x: float, y: float, value: float) -> int:  # pragma: no cover - compiled
-    """Add a peak; when the table is full, the least confident gives way. Returns 1 if that costs one of THRESHOLD."""
-    most = peaks.shape[0]
-    count = counts[part]
-    if count < most:
-        row = count
-        counts[part] += 1
+    """Add a peak at its place; when the table is full, the last one gives way. Returns 1 if that costs one of
+    THRESHOLD."""
+    most = peaks.shape[1]
+    row = counts[part]
+    lost = 0
+    if row == most:
+        row -= 1
+        lost = int(min(value, peaks[part, row, 2]) > THRESHOLD)
+        if peaks[part, row, 2] >= value:
+            return lost
     else:
-        row = int(np.argmin(peaks[:, 2]))
-        if peaks[row, 2] >= value:
-            return int(value > THRESHOLD)
-    lost = count == most and peaks[row, 2] > THRESHOLD
-    peaks[row, 0], peaks[row, 1], peaks[row, 2] = x, y, value
-    return int(lost)
+        counts[part] += 1
+    peaks[part, row, 0], peaks[part, row, 1], peaks[part, row, 2] = x, y, value
+    while row > 0 and _comes_first(peaks, part, row, row - 1):
+        for i in range(3):
+            peaks[part, row, i], peaks[part, row - 1, i] = peaks[part, row - 1, i], peaks[part, row, i]
+        row -= 1
+    return lost
 
 
 @compiled
-def _sort(peaks: Any, count: int) -> None:  # pragma: no cover - compiled
-    """Order the first `count` peaks by value, then from top to bottom, then from left to right."""
-    for axis, sign in ((0, 1), (1, 1), (2, -1)):  # stable, so the last one counts most
-        order = np.argsort(sign * peaks[:count, axis], kind="mergesort")
-        peaks[:count] = peaks[:count][order]
+def _comes_first(peaks: Any, part: int, one: int, other: int) -> bool:  # pragma: no cover - compiled
+    """Whether a peak comes before another: by value, then from top to bottom, then from left to right."""
+    if peaks[part, one, 2] != peaks[part, other, 2]:
+        return peaks[part, one, 2] > peaks[part, other, 2]
+    if peaks[part, one, 1] != peaks[part, other, 1]:
+        return peaks[part, one, 1] < peaks[part, other, 1]
+    return peaks[part, one, 0] < peaks[part, other, 0]

@@ -27,7 +27,7 @@ def at_peaks(pafs: Any, channel: int, peaks: Any, part: int, count: int) -> Any:
     """The first `count` peaks of a part and the field at each: float64 (4, count): x, y, field's x, field's y."""
     values = np.empty((4, count), np.float64)
     for i in range(count):
-        x, y = float(peaks[part, i, 0]), float(peaks[part, i, 1])
+        x, y = np.float64(peaks[part, i, 0]), np.float64(peaks[part, i, 1])
         values[0, i], values[1, i] = x, y
         values[2, i] = _sample(pafs, channel, x, y, 1.0, 0.0)
         values[3, i] = _sample(pafs, channel, x, y, 0.0, 1.0)
