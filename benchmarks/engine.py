@@ -24,11 +24,9 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 
 from benchmarks.engine_runners import ONNX, RUNTIMES
-from models import cmu_coco
-from models.catalog import find_entry
 from models.export import export
 from models.lifetimes import steps
-from tests.support.cases import random_weights
+from tests.support.cases import write_random
 from worker.engine.manifest import read_manifest
 from worker.engine.netdef import read_pair
 from worker.engine.passes import optimise
@@ -168,8 +166,7 @@ def prepared(name: str, folder: Path) -> Path:
     """The net `name` in `folder`, also as ONNX."""
     directory = folder / name
     if name == "cmu_coco":
-        entry = find_entry(name)
-        cmu_coco.build(name, random_weights(20161124)).write(directory, entry.manifest(directory, "random"))
+        write_random(name, directory)
     else:
         directory.mkdir()
         for file in (ROOT / "models" / name).iterdir():

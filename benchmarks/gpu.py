@@ -24,10 +24,8 @@ import numpy as np
 import torch
 
 from benchmarks.stand import ROOT, one_worker, photograph, through
-from models import cmu_coco
-from models.catalog import find_entry
 from models.inspect import inspect
-from tests.support.cases import random_weights
+from tests.support.cases import write_random
 from worker.cli.local import embedded_redis
 from worker.device.gpus import memory, visible_gpus
 from worker.device.pin import Device, own_batch
@@ -174,12 +172,7 @@ def prepared(name: str, folder: Path) -> Path:
     if name != "cmu_coco":
         directory.symlink_to(ROOT / "models" / name)
         return directory
-    weights = random_weights(20161124)
-    for blob in (cmu_coco.HEATMAPS, cmu_coco.PAFS):  # random maps are full of peaks, as no photograph's are
-        weights[f"{blob}_w"] *= 0
-        weights[f"{blob}_b"] *= 0
-    cmu_coco.build(name, weights).write(directory, find_entry(name).manifest(directory, "random"))
-    return directory
+    return write_random(name, directory, empty=True)
 
 
 def show(title: str, rows: List[Row], matrices: float) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 from pathlib import Path
-from typing import List, Tuple
+from typing import Any, List, Tuple
 
 import click
 
@@ -52,11 +52,18 @@ def fetch(name: str, models_dir: Path = MODELS_DIR, *, accept_licence: bool = Fa
     return True
 
 
-def write(entry: Entry, path: Path, source_format: str, source: str, directory: Path) -> None:
-    """Convert the file at `path` to the net of `entry` in `directory`, and read it back; raises ModelError."""
+def write(entry: Entry, path: Path, source_format: str, source: str, directory: Path, **more: Any) -> None:
+    """Convert the file at `path` to the net of `entry` in `directory`, and read it back; raises ModelError.
+
+    Args:
+        source: what model.json says of where it comes from.
+        more: what the converter of `source_format` takes beside.
+    """
     converter = importlib.import_module(f"models.convert.{source_format}")
     try:
-        converter.convert(path, entry).write(directory, entry.manifest(directory, source))
+        builder, manifest = converter.convert(path, entry, **more), entry.manifest(directory, source)
+        builder.check(manifest)
+        builder.write(directory, manifest)
     except OSError as exc:
         raise ModelError(f"{path} cannot be converted to {directory} ({exc}); check the path and the disk.") from exc
     if not entry.is_intact(directory):
@@ -119,6 +126,12 @@ models_dir_option = click.option(
     default=MODELS_DIR,
     help="Where nets go (POSE_MODELS_DIR).",
 )
+catalog_option = click.option(
+    "--catalog",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=CATALOG,
+    help="A catalogue of your own nets, in the form of models/catalog.toml.",
+)
 accept_licence_option = click.option(
     "--accept-licence",
     is_flag=True,
@@ -130,13 +143,14 @@ accept_licence_option = click.option(
 @click.command(help=__doc__)
 @click.argument("name")
 @models_dir_option
+@catalog_option
 @accept_licence_option
-def main(name: str, models_dir: Path, accept_licence: bool) -> None:
+def main(name: str, models_dir: Path, catalog: Path, accept_licence: bool) -> None:
     """The command line."""
     logging.basicConfig(format="%(message)s")
     try:
-        entry = find_entry(name)
-        done = fetch(name, models_dir, accept_licence=accept_licence)
+        entry = find_entry(name, catalog)
+        done = fetch(name, models_dir, accept_licence=accept_licence, catalog=catalog)
     except ModelError as exc:
         click.echo(f"models.fetch: {exc}", err=True)
         raise SystemExit(1) from exc

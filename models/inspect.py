@@ -16,8 +16,8 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 import click
 import numpy as np
 
-from models import cmu_coco
-from models.catalog import find_entry, read_catalog
+from models.architectures import ARCHITECTURES
+from models.catalog import read_catalog
 from models.fetch import models_dir_option
 from models.lifetimes import Step, steps
 from worker.engine.manifest import MANIFEST, read_manifest
@@ -57,11 +57,12 @@ def _read(name: str, models_dir: Path) -> NetPair:
     for directory in (Path(models_dir) / name, Path(name)):
         if (directory / MANIFEST).exists():
             return read_pair(read_manifest(directory))
-    if name in read_catalog() and find_entry(name).architecture == "cmu_coco":
-        zero = np.zeros((), np.float32)
-        shapes = cmu_coco.parameter_shapes()
-        builder = cmu_coco.build(name, {blob: np.broadcast_to(zero, shape) for blob, shape in shapes.items()})
-        return check_pair(builder.predict, builder.init, cmu_coco.INPUT, (cmu_coco.HEATMAPS, cmu_coco.PAFS))
+    entry = read_catalog().get(name)
+    if entry and entry.architecture in ARCHITECTURES:
+        architecture, zero = ARCHITECTURES[entry.architecture](), np.zeros((), np.float32)
+        weights = {blob: np.broadcast_to(zero, shape) for blob, shape in architecture.parameters.items()}
+        builder = architecture.build(name, weights, entry.output_blobs)
+        return check_pair(builder.predict, builder.init, entry.input.blob, entry.output_blobs)
     return read_pair(read_manifest(Path(models_dir) / name))  # says how to fetch it
 
 

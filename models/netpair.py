@@ -11,7 +11,10 @@ from typing import Any, Dict, Sequence
 import numpy as np
 
 from worker.engine.manifest import INIT_NET, MANIFEST, PREDICT_NET, Manifest
+from worker.engine.net import check_outputs, probe_side
+from worker.engine.netdef import check_pair
 from worker.engine.proto import netdef_pb2
+from worker.engine.shapes import check_shapes
 from worker.files import replacing
 
 #: Tag of Argument.floats (field 5) as one length-delimited run, which every parser takes for single floats too.
@@ -43,6 +46,18 @@ class NetPairBuilder:
         argument.name = "values"
         self.predict.external_input.append(blob)
         return blob
+
+    def check(self, manifest: Manifest) -> None:
+        """Check that the net can be executed, and makes the maps that `manifest` promises.
+
+        Raises:
+            ModelError: an operator is not supported, shapes do not fit together, or an output has others.
+        """
+        pair = check_pair(self.predict, self.init, manifest.input.blob, manifest.output_blobs)
+        side = probe_side(manifest)
+        shapes = check_shapes(pair, side, side)
+        if shapes:  # none is said of a net that admits one input size only
+            check_outputs(manifest, pair.name, shapes)
 
     def write(self, directory: Path, manifest: Manifest) -> Manifest:
         """Write both nets and model.json into `directory`, which appears whole or not at all.

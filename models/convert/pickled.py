@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import logging
 import pickle
-import resource
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
 from models.catalog import Entry
-from models.convert.weights import build_net, known_blobs
+from models.convert.bounded import in_bounds
+from models.convert.weights import architecture_of, build_net
 from models.netpair import NetPairBuilder
 from worker.errors import ModelError
 
@@ -26,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 #: numpy's names of plain numbers, as pickles have them.
 _PLAIN = frozenset({"b1", "f2", "f4", "f8", "c8", "c16", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))})
-#: Of the process that reads: seconds of processor time, and bytes of memory beyond what the file needs.
-_SECONDS, _MEMORY = 60, 1 << 30
 
 
 def convert(path: Path, entry: Entry) -> NetPairBuilder:
@@ -37,7 +33,7 @@ def convert(path: Path, entry: Entry) -> NetPairBuilder:
         ModelError: the pickle is damaged, refused, or lacks blobs.
     """
     blobs = read_blobs(path)
-    known = set(known_blobs(entry))
+    known = architecture_of(entry).parameters
     unknown = sorted(blob for blob in blobs if blob not in known)
     if unknown:
         logger.warning("%s has %d blobs that %s does not: %s", path, len(unknown), entry.name, ", ".join(unknown))
@@ -51,9 +47,7 @@ def read_blobs(path: Path) -> Dict[str, np.ndarray]:
         ModelError: the pickle is damaged, or names something that is not admitted.
     """
     try:
-        # In a process of its own: what makes Python itself crash, or grow, ends that one.
-        with ProcessPoolExecutor(1, get_context("spawn"), _limit, (path.stat().st_size,)) as reader:
-            document = reader.submit(_read, path).result()
+        document = in_bounds(_read, path)
     except _Refused as exc:
         raise ModelError(
             f"{path} wants to use {exc}, which a pickle of blobs has no need of; it was refused and nothing was run."
@@ -69,15 +63,6 @@ def read_blobs(path: Path) -> Dict[str, np.ndarray]:
         else:
             found[name] = values
     return found
-
-
-def _limit(file_bytes: int) -> None:
-    """Of the process that reads: at most a minute of work, and memory for the file's arrays a few times over."""
-    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + 8 * file_bytes + _MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _read(path: Path) -> Optional[Dict[str, Optional[np.ndarray]]]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Dict, List, Mapping
+from typing import List, Mapping
 
 import numpy as np
 
-from models import cmu_coco
+from models.architectures import ARCHITECTURES, Architecture
 from models.catalog import Entry
 from models.netpair import NetPairBuilder
 from worker.errors import ModelError
 
-_ARCHITECTURES: Dict[str, ModuleType] = {"cmu_coco": cmu_coco}
 #: How many blobs a message lists of each kind.
 _LISTED = 6
 
 
 def build_net(entry: Entry, weights: Mapping[str, np.ndarray], source: str) -> NetPairBuilder:
-    """Fill the architecture of `entry` with `weights` by blob name.
+    """Fill the architecture of `entry` with `weights` by blob name; raises as :func:`fill`."""
+    return fill(architecture_of(entry), entry, weights, source)
+
+
+def fill(architecture: Architecture, entry: Entry, weights: Mapping[str, np.ndarray], source: str) -> NetPairBuilder:
+    """Fill `architecture` with `weights` by blob name: the net of `entry`.
 
     Args:
         source: the file they come from, for messages.
@@ -26,8 +29,7 @@ def build_net(entry: Entry, weights: Mapping[str, np.ndarray], source: str) -> N
     Raises:
         ModelError: blobs are missing, extra, misshapen or not finite; the message lists them.
     """
-    architecture = _architecture(entry)
-    expected = architecture.parameter_shapes()
+    expected = architecture.parameters
     shared = [blob for blob in expected if blob in weights]
     wrong = [blob for blob in shared if weights[blob].shape != expected[blob]]
     found = {
@@ -41,20 +43,17 @@ def build_net(entry: Entry, weights: Mapping[str, np.ndarray], source: str) -> N
         raise ModelError(
             f"{source} does not hold the {len(expected)} blobs of {entry.name}: {'; '.join(faults)}; check the file."
         )
-    return architecture.build(entry.name, weights)
+    return architecture.build(entry.name, weights, entry.output_blobs)
 
 
-def known_blobs(entry: Entry) -> List[str]:
-    """The parameter blobs of `entry`'s architecture."""
-    return list(_architecture(entry).parameter_shapes())
-
-
-def _architecture(entry: Entry) -> ModuleType:
-    if entry.architecture not in _ARCHITECTURES:
+def architecture_of(entry: Entry) -> Architecture:
+    """The architecture that the catalogue names; raises ModelError if it names none."""
+    if entry.architecture not in ARCHITECTURES:
         raise ModelError(
-            f"The net {entry.name!r} cannot be made from bare weights; give a TensorFlow graph or a NetDef pair."
+            f"The net {entry.name!r} cannot be made from bare weights; give a TensorFlow graph, a NetDef pair, "
+            "or a Caffe net's prototxt."
         )
-    return _ARCHITECTURES[entry.architecture]
+    return ARCHITECTURES[entry.architecture]()
 
 
 def _listed(blobs: List[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
 
-from tests.support.cases import write_cmu, write_operators
+from tests.support.cases import write_operators, write_random
 
 HERE = Path(__file__).parent
 
@@ -26,7 +27,7 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 def net_dir(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[str], Path]:
     """The directory of a net by name: the default one, the CMU net of random weights, or one of all operators."""
     made: Dict[str, Path] = {}
-    makers: Dict[str, Any] = {"cmu_coco": write_cmu, "operators": write_operators}
+    makers: Dict[str, Any] = {"cmu_coco": functools.partial(write_random, "cmu_coco"), "operators": write_operators}
 
     def find(name: str) -> Path:
         if name not in makers:

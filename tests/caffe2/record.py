@@ -1,4 +1,7 @@
-"""Record what Caffe2 computes, for tests/unit/engine/test_recorded.py: ``python -m tests.caffe2.record``."""
+"""Record what Caffe2 computes, for tests/unit/engine/test_recorded.py: ``python -m tests.caffe2.record``.
+
+Beside it, what OpenCV 4 makes of a Caffe net, for tests/unit/models/test_prototxt.py: OpenCV 5 reads none.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.support import ROOT
-from tests.support.cases import GOLDEN, batch, recorded, sampled, write_cmu, write_operators
+from tests.support.caffe_nets import OPENCV, RECORDED, opencv_maps
+from tests.support.cases import GOLDEN, batch, recorded, sampled, write_operators, write_random
 from worker.engine import load
 
 
@@ -19,14 +23,18 @@ def main() -> None:
         directories = {
             "mobilenet_thin": ROOT / "models" / "mobilenet_thin",
             "operators": write_operators(Path(folder) / "operators"),
-            "cmu_coco": write_cmu(Path(folder) / "cmu_coco"),
+            "cmu_coco": write_random("cmu_coco", Path(folder) / "cmu_coco"),
         }
         for name, directory in directories.items():
             net = load(directory, engine="caffe2")
             for size, count in recorded(name):
                 for kind, maps in zip(("heatmaps", "pafs"), net.run(batch(size, count, net.manifest))):
                     outputs[f"{name} {size[0]}x{size[1]} {count} {kind}"] = sampled(maps)
+        maps_of_caffe = {
+            f"{seed} {size[0]}x{size[1]}": opencv_maps(Path(folder), seed, size) for seed, size in RECORDED
+        }
     np.savez_compressed(GOLDEN, **outputs)
+    np.savez_compressed(OPENCV, **maps_of_caffe)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Dict, Iterator, Tuple
 
 import numpy as np
 
-from models import cmu_coco
+from models.architectures import ARCHITECTURES, Architecture
 from models.catalog import find_entry
 from tests.support.nets import Op, netdef
 from worker.engine.manifest import Manifest
@@ -31,10 +31,16 @@ def batch(size: Tuple[int, int], count: int, manifest: Manifest) -> np.ndarray:
     return ((pixels - mean) * np.float32(manifest.input.scale)).astype(np.float32)
 
 
-def write_cmu(directory: Path, seed: int = 20161124) -> Path:
-    """The CMU net with weights from `seed`, in `directory`."""
-    entry = find_entry("cmu_coco")
-    cmu_coco.build(entry.name, random_weights(seed)).write(directory, entry.manifest(directory, "random"))
+def write_random(name: str, directory: Path, seed: int = 20161124, *, empty: bool = False) -> Path:
+    """The net `name` of the catalogue with weights from `seed`, in `directory`; `empty` if its maps show nobody."""
+    entry = find_entry(name)
+    architecture = ARCHITECTURES[entry.architecture]()
+    weights = random_weights(seed, architecture)
+    for blob in entry.output_blobs if empty else ():  # random maps are full of peaks, as no photograph's are
+        weights[f"{blob}_w"] *= 0
+        weights[f"{blob}_b"] *= 0
+    builder = architecture.build(name, weights, entry.output_blobs)
+    builder.write(directory, entry.manifest(directory, "random"))
     return directory
 
 
@@ -112,11 +118,11 @@ def sampled(maps: np.ndarray) -> np.ndarray:
     return maps.ravel()[::23]
 
 
-def random_weights(seed: int) -> Dict[str, np.ndarray]:
+def random_weights(seed: int, architecture: Architecture) -> Dict[str, np.ndarray]:
     """Weights from `seed`, scaled (He et al. 2015) so that signals neither die nor explode: for tests and timings."""
     generator = np.random.default_rng(seed)
     weights: Dict[str, np.ndarray] = {}
-    for blob, shape in cmu_coco.parameter_shapes().items():
-        deviation = np.sqrt(2.0 / np.prod(shape[1:])) if blob.endswith("_w") else 0.05
+    for blob, shape in architecture.parameters.items():
+        deviation = np.sqrt(2.0 / np.prod(shape[1:])) if len(shape) == 4 else 0.05
         weights[blob] = (generator.standard_normal(shape, np.float32) * np.float32(deviation)).astype(np.float32)
     return weights

@@ -39,6 +39,7 @@ OPERATORS: Dict[str, Tuple[FrozenSet[str], int, int]] = {
     "Concat": (frozenset({"axis", "add_axis"}), 1, 1024),
     "Conv": (_WINDOW | {"group"}, 2, 3),
     "Dropout": (frozenset({"is_test", "ratio"}), 1, 1),
+    "Elu": (frozenset({"alpha"}), 1, 1),
     "FC": (frozenset({"axis", "axis_w"}), 3, 3),
     "Free": (frozenset(), 1, 1024),
     "LeakyRelu": (frozenset({"alpha"}), 1, 1),

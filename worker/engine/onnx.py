@@ -219,8 +219,9 @@ def _prelu(to: _Writer, args: Args, inputs: Sequence[str], blob: str) -> None:
     to.node("PRelu", [x, to.channels(slope, x)], blob)
 
 
-def _leaky_relu(to: _Writer, args: Args, inputs: Sequence[str], blob: str) -> None:
-    to.node("LeakyRelu", inputs, blob, alpha=float(args.get("alpha", 0.01)))
+def _bent(kind: str, alpha: float) -> Nodes:
+    """An activation with an `alpha`, whose default this is."""
+    return lambda to, args, inputs, blob: to.node(kind, inputs, blob, alpha=float(args.get("alpha", alpha)))
 
 
 def _softmax(to: _Writer, args: Args, inputs: Sequence[str], blob: str) -> None:
@@ -260,8 +261,9 @@ _NODES: Dict[str, Nodes] = {
     "Concat": _concat,
     "Conv": _conv,
     "Dropout": _dropout,
+    "Elu": _bent("Elu", 1.0),
     "FC": _fully_connected,
-    "LeakyRelu": _leaky_relu,
+    "LeakyRelu": _bent("LeakyRelu", 0.01),
     "MaxPool": _max_pool,
     "Mul": _elementwise("Mul"),
     "PRelu": _prelu,

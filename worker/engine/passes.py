@@ -65,15 +65,17 @@ def drop_identities(net: NetPair) -> NetPair:
 
 
 def fold_batch_norms(net: NetPair) -> NetPair:
-    """A SpatialBN after a convolution scales its weights and shifts its bias."""
+    """A SpatialBN or AffineChannel after a convolution scales its weights and shifts its bias."""
 
     def fold(first: Operator, second: Operator, parameters: Dict[str, np.ndarray]) -> Optional[Operator]:
-        if second.type != "SpatialBN" or not second.args.get("is_test"):
+        if second.type != "AffineChannel" and (second.type != "SpatialBN" or not second.args.get("is_test")):
             return None
         if any(blob not in parameters for blob in second.inputs[1:]):
             return None
-        scale, shift, mean, variance = (parameters[blob].astype(np.float64) for blob in second.inputs[1:])
-        factor = scale / np.sqrt(variance + float(second.args.get("epsilon", 1e-5)))
+        factor, shift, *stored = (parameters[blob].astype(np.float64) for blob in second.inputs[1:])
+        mean = stored[0] if stored else 0.0
+        if stored:
+            factor = factor / np.sqrt(stored[1] + float(second.args.get("epsilon", 1e-5)))
         weight, bias = _weights(first, parameters)
         return _convolution(
             first,

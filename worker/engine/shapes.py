@@ -258,6 +258,6 @@ _SHAPES: Dict[str, Callable[[Dict[str, Any], Sequence[Shape]], Shape]] = {
     "SpatialBN": _affine,
     "Sum": _sum,
     **dict.fromkeys(
-        ("Alias", "Clip", "Copy", "Dropout", "LeakyRelu", "Relu", "Sigmoid", "StopGradient", "Tanh"), _unchanged
+        ("Alias", "Clip", "Copy", "Dropout", "Elu", "LeakyRelu", "Relu", "Sigmoid", "StopGradient", "Tanh"), _unchanged
     ),
 }

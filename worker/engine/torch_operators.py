@@ -212,6 +212,7 @@ _BUILDERS: Dict[str, Callable[[Dict[str, Any]], Call]] = {
     ),
     "Concat": lambda args: (concat, {"axis": int(args.get("axis", 1)), "add": bool(args.get("add_axis", 0))}),
     "Dropout": _dropout,
+    "Elu": lambda args: (F.elu, {"alpha": float(args.get("alpha", 1.0))}),
     "FC": lambda args: (
         fully_connected,
         {"axis": int(args.get("axis", 1)), "axis_w": int(args.get("axis_w", 1))},

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cases import write_cmu
+from tests.support.cases import write_random
 
 
 @pytest.fixture(scope="session")
 def cmu_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the CMU net with random weights."""
-    return write_cmu(tmp_path_factory.mktemp("nets") / "cmu_coco")
+    return write_random("cmu_coco", tmp_path_factory.mktemp("nets") / "cmu_coco")
 
 
 @pytest.fixture(params=["torch", "openvino"])

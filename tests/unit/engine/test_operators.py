@@ -182,6 +182,8 @@ def test_other_activations(evaluate: Evaluate) -> None:
     _close(evaluate([("Tanh", ["x"], ["y"], {})], X)["y"], np.tanh(X.astype(np.float64)))
     _close(evaluate([("LeakyRelu", ["x"], ["y"], {"alpha": 0.2})], X)["y"], np.where(X > 0, X, 0.2 * X))
     _close(evaluate([("LeakyRelu", ["x"], ["y"], {})], X)["y"], np.where(X > 0, X, 0.01 * X))
+    _close(evaluate([("Elu", ["x"], ["y"], {})], X)["y"], np.where(X > 0, X, np.expm1(X)))
+    _close(evaluate([("Elu", ["x"], ["y"], {"alpha": 0.3})], X)["y"], np.where(X > 0, X, 0.3 * np.expm1(X)))
     each = np.where(X > 0, X, slopes[:, None, None] * X)
     _close(evaluate([("PRelu", ["x", "s"], ["y"], {"order": "NCHW"})], X, {"s": slopes})["y"], each)
     _close(evaluate([("PRelu", ["x", "s"], ["y"], {})], X, {"s": slopes[:1]})["y"], np.where(X > 0, X, slopes[0] * X))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import cmu_coco
+from models.architectures import ARCHITECTURES, Architecture
 from models.catalog import find_entry
 from models.convert import caffe, netdef, pickled, pytorch, tensorflow
 from models.convert.__main__ import convert
@@ -29,13 +29,13 @@ Weights = Dict[str, np.ndarray]
 def _thin(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """All 92 convolutions, but of 4 channels: the converters do not care, and 52 million weights take long."""
     if "full_size" not in request.fixturenames:
-        thin = [
-            layer._replace(channels_in=min(4, layer.channels_in), channels_out=min(4, layer.channels_out))
-            if layer.kind == "Conv"
-            else layer
-            for layer in cmu_coco.layers()
-        ]
-        monkeypatch.setattr(cmu_coco, "layers", lambda: thin)
+        conv = Architecture.conv
+
+        def thin(net: Architecture, name: str, source: str, channels: int, *args: Any, **more: Any) -> str:
+            net.channels[source] = min(4, net.channels[source])
+            return conv(net, name, source, min(4, channels), *args, **more)
+
+        monkeypatch.setattr(Architecture, "conv", thin)
 
 
 @pytest.fixture
@@ -45,12 +45,16 @@ def full_size() -> None:
 
 @pytest.fixture
 def weights(_thin: None) -> Weights:
-    return random_weights(1)
+    return random_weights(1, ARCHITECTURES["cmu_coco"]())
 
 
 @pytest.fixture
 def expected(weights: Weights) -> bytes:
-    return _init_bytes(cmu_coco.build("cmu_coco", weights))
+    return _init_bytes(_built(weights))
+
+
+def _built(weights: Weights, name: str = "cmu_coco") -> NetPairBuilder:
+    return ARCHITECTURES["cmu_coco"]().build(name, weights, ENTRY.output_blobs)
 
 
 def _init_bytes(builder: NetPairBuilder) -> bytes:
@@ -113,7 +117,7 @@ def test_pickle_gives_the_same_bytes(
 
 
 def test_netdef_pair_gives_the_same_bytes_in_any_order(weights: Weights, expected: bytes, tmp_path: Path) -> None:
-    builder = cmu_coco.build("something_else", weights)
+    builder = _built(weights, "something_else")
     operators = list(builder.init.op)[::-1]
     del builder.init.op[:]
     builder.init.op.extend(operators)
@@ -265,12 +269,12 @@ def test_the_licence_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("full_size")
 def test_the_cmu_net_is_the_known_one() -> None:
-    shapes = cmu_coco.parameter_shapes()
+    shapes = ARCHITECTURES["cmu_coco"]().parameters
     assert len(shapes) == 184
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == 52_311_446
     assert shapes["Mconv1_stage2_L1_w"] == (128, 185, 7, 7)
     zeros = {blob: np.zeros(shape, np.float32) for blob, shape in shapes.items()}
-    predict: netdef_pb2.NetDef = cmu_coco.build("cmu_coco", zeros).predict
+    predict: netdef_pb2.NetDef = _built(zeros).predict
     kinds = collections.Counter(operator.type for operator in predict.op)
     assert kinds == {"Conv": 92, "Relu": 80, "MaxPool": 3, "Concat": 5}
     joined = next(operator for operator in predict.op if operator.type == "Concat")

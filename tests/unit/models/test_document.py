@@ -54,7 +54,9 @@ def test_fetch(thin_net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_convert_looks_at_a_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    ((file, *arguments),) = _commands(example("docs/models.md", "sh", "models.convert"), models.convert.__main__)
+    ((file, *arguments),) = _commands(
+        example("docs/models.md", "sh", "models.convert pose_iter"), models.convert.__main__
+    )
     (tmp_path / file).write_bytes(b"something else")
     done = _run(models.convert.__main__, [file, *arguments])
     assert done.exit_code == 1
