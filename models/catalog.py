@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Dict, Tuple
 
-from worker.engine.manifest import Manifest, PoseNet, Spec, read_manifest
+from worker.engine.manifest import Manifest, PoseNet, Spec, read_manifest, sha256_of
 from worker.errors import ModelError, fault_in
 
 if sys.version_info >= (3, 11):
@@ -18,33 +19,54 @@ CATALOG = Path(__file__).with_name("catalog.toml")
 
 
 class SourceFile(Spec):
-    """A file that a net can be made from, out of a Python package or from one of `urls`; `bytes` 0 is unknown."""
+    """A file that a net can be made from, out of a Python package or from one of `urls`; `bytes` 0 is unknown.
+
+    It must have `sha256`, or `md5` if its authors say no more; if they say neither, whatever comes over TLS is taken,
+    and only the weights' names and shapes show whether it is the right file.
+    """
 
     name: str
     format: str
-    sha256: str
     bytes: int
+    sha256: str = ""
+    md5: str = ""
     package: str = ""
     member: str = ""
     urls: Tuple[str, ...] = ()
 
     @property
-    def description(self) -> str:
-        """Where the file comes from, for the record."""
-        return (
-            f"{self.package.replace('==', ' ')}, {self.member}"
-            if self.package
-            else f"{self.name}, SHA-256 {self.sha256}"
-        )
+    def checksum(self) -> str:
+        """What the file must have, such as ``SHA-256 51f8…``; "" if nobody says."""
+        return f"MD5 {self.md5}" if self.md5 and not self.sha256 else f"SHA-256 {self.sha256}" if self.sha256 else ""
+
+    def checksum_of(self, path: Path) -> str:
+        """The same of the file at `path`; "" if there is none."""
+        if not self.checksum.startswith("MD5"):
+            found = sha256_of(path)
+            return f"SHA-256 {found}" if found else ""
+        return f"MD5 {hashlib.md5(path.read_bytes()).hexdigest()}" if path.is_file() else ""
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the file at `path` is this one, as far as anybody knows."""
+        return self.checksum_of(path) == self.checksum if self.checksum else path.is_file()
+
+    def description(self, path: Path) -> str:
+        """Where the file at `path` comes from, for the record."""
+        if self.package:
+            return f"{self.package.replace('==', ' ')}, {self.member}"
+        return f"{self.name}, {self.checksum_of(path)}"
 
 
 class Entry(PoseNet):
     """One net of the catalogue; `confirm` says that its user must agree to the licence first.
 
-    `architecture` is the net in this package that bare weights fill, or "".
+    `architecture` is the net in this package that bare weights fill, or "". `accuracy` says whose figure it is;
+    `gflop` are two for each multiplication with an addition, for an input of 368×392.
     """
 
     title: str
+    accuracy: str = ""
+    gflop: float = 0.0
     confirm: bool = False
     architecture: str = ""
     files: Tuple[SourceFile, ...]

@@ -13,7 +13,6 @@ from typing import Tuple
 from tqdm import tqdm
 
 from models.catalog import SourceFile
-from worker.engine.manifest import sha256_of
 from worker.engine.proto.parse import MAX_BYTES
 from worker.errors import ModelError
 
@@ -27,7 +26,7 @@ _BLOCK = 1 << 20
 
 
 def download(file: SourceFile, url: str, target: Path, *, stall_s: float = STALL_S, pause_s: float = 1.0) -> None:
-    """Bring `file` from `url` to `target`, which appears only when it is whole and has the right SHA-256.
+    """Bring `file` from `url` to `target`, which appears only when it is whole and has the right checksum.
 
     What has arrived is kept in ``<target>.part``; a later call goes on from there.
 
@@ -63,12 +62,10 @@ def download(file: SourceFile, url: str, target: Path, *, stall_s: float = STALL
                     f"{url} cannot be downloaded ({reason}); {_size(part)} bytes are kept for the next try."
                 )
             time.sleep(pause_s * 2**fruitless)
-    size, found = _size(part), sha256_of(part)
-    if found != file.sha256:
+    if not file.is_at(part):
+        said = f"{url} sent {_size(part)} bytes with {file.checksum_of(part)}, expected {file.checksum}"
         part.unlink()
-        raise ModelError(
-            f"{url} sent {size} bytes with SHA-256 {found}, expected {file.sha256}; they were thrown away."
-        )
+        raise ModelError(f"{said}; they were thrown away.")
     part.replace(target)
 
 

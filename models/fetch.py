@@ -19,9 +19,10 @@ from models.catalog import CATALOG, Entry, SourceFile, find_entry
 from models.download import download
 from models.lock import locked
 from models.registry import package_file
-from worker.engine.manifest import sha256_of
 from worker.errors import ModelError
 from worker.files import write_whole
+
+logger = logging.getLogger(__name__)
 
 #: Where nets go unless --models-dir says otherwise: the folder that this file is in.
 MODELS_DIR = Path(__file__).resolve().parent
@@ -48,7 +49,7 @@ def fetch(name: str, models_dir: Path = MODELS_DIR, *, accept_licence: bool = Fa
             return False
         require_licence(entry, accept_licence)
         path, file = _obtain(entry, downloads)
-        write(entry, path, file.format, file.description, directory)
+        write(entry, path, file.format, file.description(path), directory)
     return True
 
 
@@ -84,19 +85,22 @@ def _obtain(entry: Entry, downloads: Path) -> Tuple[Path, SourceFile]:
     failures: List[str] = []
     for file in entry.files:
         path = downloads / file.name
-        found = sha256_of(path)
-        if found == file.sha256:
+        if file.is_at(path):
             return path, file
-        if found:
-            failures.append(f"{path} has SHA-256 {found}, expected {file.sha256}, and is not used")
+        if path.is_file():
+            failures.append(f"{path} has {file.checksum_of(path)}, expected {file.checksum}, and is not used")
     for file in entry.files:
         try:
             _bring(file, downloads / file.name)
+            if not file.checksum:
+                found = file.checksum_of(downloads / file.name)
+                logger.warning("%s: it has %s; its authors say no checksum to compare with", file.name, found)
             return downloads / file.name, file
         except ModelError as exc:
             failures.append(str(exc).rstrip("."))
     files = " or ".join(
-        f"{file.name} ({f'{file.bytes} bytes, ' if file.bytes else ''}SHA-256 {file.sha256})" for file in entry.files
+        f"{file.name} ({f'{file.bytes} bytes, ' if file.bytes else ''}{file.checksum or 'of no known checksum'})"
+        for file in entry.files
     )
     raise ModelError(
         f"The net {entry.name!r} could not be fetched ({'; '.join(failures)}); try again online, or put the file "

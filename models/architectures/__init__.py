@@ -8,6 +8,7 @@ from typing import Callable, Dict
 from models.architectures import openpose
 from models.architectures.architecture import Architecture
 from models.architectures.body_25 import body_25
+from models.architectures.lightweight import lightweight_openpose
 
 #: What `architecture` of a catalogue's entry may be → its builder.
 ARCHITECTURES: Dict[str, Callable[[], Architecture]] = {
@@ -16,6 +17,8 @@ ARCHITECTURES: Dict[str, Callable[[], Architecture]] = {
     "cmu_face": functools.partial(openpose.part, 71),
     "cmu_hand": functools.partial(openpose.part, 22),
     "cmu_mpi": functools.partial(openpose.body, "image", 16, 28),
+    "lightweight_openpose": lightweight_openpose,
+    "lightweight_openpose_3": functools.partial(lightweight_openpose, 3),
 }
 
 __all__ = ["ARCHITECTURES", "Architecture"]

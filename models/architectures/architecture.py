@@ -23,14 +23,18 @@ class Architecture:
 
     A layer's parameters are called after it: ``<layer>_w`` and ``<layer>_b`` by default.
 
+    Args:
+        suffixes: of the names of a layer's parameters.
+        spare: how parameters of a file begin that the net may do without; "" if it needs all.
+
     Attributes:
         parameters: shapes of the blobs that weights must bring, by name, in order.
         constants: the blobs that no weights bring.
         channels: how many channels each blob has that was made so far.
     """
 
-    def __init__(self, input_blob: str, suffixes: Tuple[str, str] = ("_w", "_b")) -> None:
-        self.input_blob = input_blob
+    def __init__(self, input_blob: str, suffixes: Tuple[str, str] = ("_w", "_b"), spare: str = "") -> None:
+        self.input_blob, self.spare = input_blob, spare
         self.parameters: Dict[str, Shape] = {}
         self.constants: Dict[str, np.ndarray] = {}
         self.channels: Dict[str, int] = {input_blob: 3}

@@ -54,7 +54,7 @@ def convert(
     if prototxt and kind != "caffe":
         raise ModelError(f"{source} is no .caffemodel, so a prototxt says nothing about it; leave --prototxt out.")
     digest = sha256_of(source) if source.is_file() else ""
-    _check_known(entry, source, digest)
+    _check_known(entry, source)
     require_licence(entry, accept_licence)
     directory = models_dir / name
     with locked(models_dir / "downloads", name):
@@ -74,13 +74,13 @@ def _format_of(source: Path) -> str:
         raise ModelError(f"{source} ends in none of {', '.join(_FORMATS)}; name its format with --format.") from exc
 
 
-def _check_known(entry: Entry, source: Path, digest: str) -> None:
+def _check_known(entry: Entry, source: Path) -> None:
     """A file that bears the name of one in the catalogue must be that file."""
     for file in entry.files:
-        if file.name == source.name and digest != file.sha256:
+        if file.name == source.name and not file.is_at(source):
             raise ModelError(
-                f"{source} has SHA-256 {digest}, expected {file.sha256} for a file of this name; download it again, or "
-                "rename it if it holds other weights on purpose."
+                f"{source} has {file.checksum_of(source)}, expected {file.checksum} for a file of this name; "
+                "download it again, or rename it if it holds other weights on purpose."
             )
 
 

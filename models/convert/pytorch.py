@@ -1,6 +1,7 @@
-"""A PyTorch state dict of the CMU net → a net of a known architecture.
+"""A PyTorch state dict → a net of a known architecture.
 
-Keys are ``conv1_1.weight``, with or without the name of a submodule before them. Only tensors are read
+Keys are those of the architecture, or, of the CMU nets, ``conv1_1.weight`` with or without the name of a submodule
+before them. The state dict may be an entry `state_dict` of a checkpoint. Only tensors are read
 (``weights_only=True``): a file that wants to run code is refused.
 """
 
@@ -8,15 +9,19 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Container, Dict
 
 import numpy as np
 
 from models.catalog import Entry
-from models.convert.weights import build_net
+from models.convert.weights import architecture_of, build_net
 from models.netpair import NetPairBuilder
 from worker.errors import ModelError
 
+#: How keys begin that were saved from several GPUs at once.
+_PARALLEL = "module."
+#: What a batch norm has beside its weights: how many batches it has seen.
+_COUNTER = ".num_batches_tracked"
 _SUFFIXES = {"weight": "w", "bias": "b"}
 
 
@@ -38,12 +43,19 @@ def convert(path: Path, entry: Entry) -> NetPairBuilder:
         ) from exc
     if not isinstance(state, dict):
         raise ModelError(f"{path} holds a {type(state).__name__}, not a state dict; save model.state_dict().")
+    state, expected = state.get("state_dict", state), architecture_of(entry).parameters
     weights: Dict[str, np.ndarray] = {}
-    for key, tensor in state.get("state_dict", state).items():
-        parts = str(key).split(".")
-        if len(parts) < 2 or parts[-1] not in _SUFFIXES or not isinstance(tensor, torch.Tensor):
-            raise ModelError(
-                f"{path} has an entry {key!r} that is no convolution's weight or bias; is it the right file?"
-            )
-        weights[f"{parts[-2]}_{_SUFFIXES[parts[-1]]}"] = tensor.to(torch.float32).numpy()
+    for key, tensor in state.items() if isinstance(state, dict) else ():
+        if not isinstance(tensor, torch.Tensor):
+            raise ModelError(f"{path} has an entry {key!r} that is no tensor; is it the right file?")
+        if not str(key).endswith(_COUNTER):
+            weights[_blob(str(key), expected)] = tensor.to(torch.float32).numpy()
     return build_net(entry, weights, str(path))
+
+
+def _blob(key: str, expected: Container[str]) -> str:
+    """The parameter blob that `key` means; the key itself if there is none."""
+    key = key[len(_PARALLEL) :] if key.startswith(_PARALLEL) else key
+    *_, layer, kind = ["", *key.split(".")]
+    short = f"{layer}_{_SUFFIXES.get(kind, kind)}"
+    return short if key not in expected and short in expected else key

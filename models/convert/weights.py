@@ -30,6 +30,10 @@ def fill(architecture: Architecture, entry: Entry, weights: Mapping[str, np.ndar
         ModelError: blobs are missing, extra, misshapen or not finite; the message lists them.
     """
     expected = architecture.parameters
+    if architecture.spare:
+        weights = {
+            blob: weights[blob] for blob in weights if blob in expected or not blob.startswith(architecture.spare)
+        }
     shared = [blob for blob in expected if blob in weights]
     wrong = [blob for blob in shared if weights[blob].shape != expected[blob]]
     found = {

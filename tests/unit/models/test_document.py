@@ -61,7 +61,7 @@ def test_convert_looks_at_a_file_of_that_name(tmp_path: Path, monkeypatch: pytes
     done = _run(models.convert.__main__, [file, *arguments])
     assert done.exit_code == 1
     row = next(line for line in (ROOT / "docs/models.md").read_text().splitlines() if line.startswith(f"| `{file}`"))
-    assert f"expected {row.split('`')[3]} for a file of this name" in done.output
+    assert f"expected SHA-256 {row.split('`')[3]} for a file of this name" in done.output
 
 
 def test_make_caffe2_test_is_run_where_everything_is() -> None:

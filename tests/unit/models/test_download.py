@@ -152,7 +152,7 @@ def test_the_wrong_bytes_are_refused_and_thrown_away(body: bytes, tmp_path: Path
     with serving(whole(body)) as server:
         with pytest.raises(ModelError) as caught:
             _download(server.url, tmp_path, UNSIZED)
-        assert f"expected {FILE.sha256}" in str(caught.value)
+        assert f"expected SHA-256 {FILE.sha256}" in str(caught.value)
         assert hashlib.sha256(body).hexdigest() in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

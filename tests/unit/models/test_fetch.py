@@ -127,6 +127,41 @@ def test_a_file_put_there_by_hand_that_is_another_one(tmp_path: Path) -> None:
     assert (tmp_path / "downloads" / "graph.pb").read_bytes() == b"another"  # it is the user's
 
 
+def test_a_file_whose_authors_say_its_md5(tmp_path: Path) -> None:
+    with serving(whole(GRAPH[::-1])) as other, serving(whole(GRAPH)) as right:
+        catalog = small_catalog(tmp_path, f"urls = {[f'{server.url}/graph.pb' for server in (other, right)]}")
+        md5 = hashlib.md5(GRAPH).hexdigest()
+        catalog.write_text(catalog.read_text().replace(f'sha256 = "{SHA256}"', f'md5 = "{md5}"'))
+        assert fetch("small", tmp_path, catalog=catalog)
+        assert [len(server.requests) for server in (other, right)] == [1, 1]
+    assert read_manifest(tmp_path / "small").source == f"graph.pb, MD5 {md5}"
+    (tmp_path / "small" / "model.json").unlink()
+    (tmp_path / "downloads" / "graph.pb").write_bytes(b"another")
+    with pytest.raises(ModelError, match=f"has MD5 {hashlib.md5(b'another').hexdigest()}, expected MD5 {md5}"):
+        fetch("small", tmp_path, catalog=catalog)
+
+
+def test_a_file_whose_authors_say_no_checksum(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is taken if it holds what the net needs, and the record says what it was."""
+    with serving(whole(GRAPH)) as server:
+        catalog = small_catalog(tmp_path, f'urls = ["{server.url}/graph.pb"]')
+        lines = catalog.read_text().splitlines()
+        catalog.write_text(
+            "\n".join(line for line in lines if not line.startswith(("sha256", "bytes"))) + "\nbytes = 0"
+        )
+        assert fetch("small", tmp_path, catalog=catalog)
+        assert f"graph.pb: it has SHA-256 {SHA256}; its authors say no checksum" in caplog.text
+        assert read_manifest(tmp_path / "small").source == f"graph.pb, SHA-256 {SHA256}"
+        (tmp_path / "small" / "model.json").unlink()
+        assert fetch("small", tmp_path, catalog=catalog)  # from what is here
+        assert len(server.requests) == 1
+    (tmp_path / "small" / "model.json").unlink()
+    (tmp_path / "downloads" / "graph.pb").write_bytes(b"another")
+    with pytest.raises(ModelError, match="graph"):
+        fetch("small", tmp_path, catalog=catalog)
+    assert not (tmp_path / "small" / "model.json").exists()
+
+
 def test_sources_are_tried_in_order(tmp_path: Path) -> None:
     with serving(status(404)) as first, serving(whole(GRAPH[::-1])) as second, serving(whole(GRAPH)) as third:
         urls = [f"{server.url}/graph.pb" for server in (first, second, third)]
@@ -205,5 +240,7 @@ def test_a_folder_that_cannot_be_written(by_hand: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_net() -> None:
-    with pytest.raises(ModelError, match=r"no net 'foo' in the catalogue; it has cmu_coco, mobilenet_thin\.$"):
+    with pytest.raises(
+        ModelError, match=r"no net 'foo' in the catalogue; it has cmu_coco, lightweight_openpose, .*mobilenet_thin\.$"
+    ):
         fetch("foo")
