@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
-from tests.support.cases import write_operators, write_random
+from tests.support.cases import RANDOM, write_operators, write_random
 
 HERE = Path(__file__).parent
 
@@ -25,9 +25,12 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def net_dir(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Callable[[str], Path]:
-    """The directory of a net by name: the default one, the CMU net of random weights, or one of all operators."""
+    """The directory of a net by name: the default one, one of random weights, or one of all operators."""
     made: Dict[str, Path] = {}
-    makers: Dict[str, Any] = {"cmu_coco": functools.partial(write_random, "cmu_coco"), "operators": write_operators}
+    makers: Dict[str, Any] = {
+        "operators": write_operators,
+        **{name: functools.partial(write_random, name) for name in RANDOM},
+    }
 
     def find(name: str) -> Path:
         if name not in makers:

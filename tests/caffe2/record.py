@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.support import ROOT
 from tests.support.caffe_nets import OPENCV, RECORDED, opencv_maps
-from tests.support.cases import GOLDEN, batch, recorded, sampled, write_operators, write_random
+from tests.support.cases import GOLDEN, RANDOM, batch, recorded, sampled, write_operators, write_random
 from worker.engine import load
 
 
@@ -23,7 +23,7 @@ def main() -> None:
         directories = {
             "mobilenet_thin": ROOT / "models" / "mobilenet_thin",
             "operators": write_operators(Path(folder) / "operators"),
-            "cmu_coco": write_random("cmu_coco", Path(folder) / "cmu_coco"),
+            **{name: write_random(name, Path(folder) / name) for name in RANDOM},
         }
         for name, directory in directories.items():
             net = load(directory, engine="caffe2")

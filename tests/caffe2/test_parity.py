@@ -8,12 +8,12 @@ from typing import Any, Callable, Dict, Tuple
 import numpy as np
 import pytest
 
-from tests.support.cases import BATCHES, GOLDEN, SIZES, TOLERANCE, batch, recorded, sampled
+from tests.support.cases import BATCHES, GOLDEN, RANDOM, SIZES, TOLERANCE, batch, recorded, sampled
 from worker.engine import load
 from worker.engine.net import Net
 
 NetDir = Callable[[str], Path]
-NETS = ("mobilenet_thin", "operators", "cmu_coco")
+NETS = ("mobilenet_thin", "operators", *RANDOM)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ TOLERANCE = 1e-4
 #: Net inputs (height, width); none but the first is a multiple of 16, so that every padding occurs.
 SIZES = ((64, 64), (40, 56), (24, 104), (72, 8), (56, 88))
 BATCHES = (1, 3)
+#: Nets of the catalogue that are compared with random weights.
+RANDOM = ("cmu_coco", "lightweight_openpose")
 #: Where Caffe2's outputs are recorded, as float16 of every third value.
 GOLDEN = Path(__file__).with_name("caffe2_outputs.npz")
 
@@ -59,6 +61,7 @@ def write_operators(directory: Path) -> Path:
         "t": generator.standard_normal(12),
         "m": generator.standard_normal(12),
         "v": generator.random(12) + 0.5,
+        "p": generator.standard_normal(12) / 2,
         "out_w": generator.standard_normal((57, 36, 1, 1)) / 6,
         "out_b": generator.standard_normal(57),
     }
@@ -79,7 +82,13 @@ def write_operators(directory: Path) -> Path:
         ("Sigmoid", ["g"], ["sig"], {}),
         ("Dropout", ["sig"], ["drop", "mask"], {"is_test": 1, "ratio": 0.5}),
         ("Copy", ["drop"], ["copy"], {}),
-        ("Sum", ["copy", "mp"], ["sum"], {}),
+        ("Elu", ["g"], ["elu"], {"alpha": 0.7}),
+        ("Tanh", ["elu"], ["tanh"], {}),
+        ("PRelu", ["g", "p"], ["slope"], {}),
+        ("AffineChannel", ["slope", "s", "t"], ["affine"], {}),
+        ("Mul", ["affine", "tanh"], ["product"], {}),
+        ("LeakyRelu", ["g"], ["leak"], {"alpha": 0.2}),
+        ("Sum", ["copy", "mp", "product", "leak"], ["sum"], {}),
         ("AveragePool", ["sum"], ["a1"], small),
         ("MaxPool", ["sum"], ["a2"], small),
         ("AveragePool", ["sum"], ["a3"], {"kernel": 3, "stride": 2, "pads": [1, 1, 0, 0]}),
@@ -106,10 +115,10 @@ def write_operators(directory: Path) -> Path:
 
 
 def recorded(name: str) -> Iterator[Tuple[Tuple[int, int], int]]:
-    """The (size, batch) of a net whose outputs are recorded; few of the large net, which takes long."""
+    """The (size, batch) of a net whose outputs are recorded; few of a large net, which takes long."""
     for size in SIZES:
         for count in BATCHES:
-            if name != "cmu_coco" or (size in SIZES[1:3] and count == 1):
+            if name in ("mobilenet_thin", "operators") or (size in SIZES[1:3] and count == 1):
                 yield size, count
 
 

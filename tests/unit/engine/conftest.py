@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -10,9 +12,9 @@ from tests.support.cases import write_random
 
 
 @pytest.fixture(scope="session")
-def cmu_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the CMU net with random weights."""
-    return write_random("cmu_coco", tmp_path_factory.mktemp("nets") / "cmu_coco")
+def random_net(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of a net of the catalogue by name, with random weights."""
+    return functools.lru_cache(None)(lambda name: write_random(name, tmp_path_factory.mktemp("nets") / name))
 
 
 @pytest.fixture(params=["torch", "openvino"])

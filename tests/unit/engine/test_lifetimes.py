@@ -78,9 +78,9 @@ def _measured(run: Callable[[], Any]) -> int:
 
 @pytest.mark.long
 @pytest.mark.skipif(torch.__version__.startswith("1."), reason="this torch tells less of its memory")
-def test_the_cmu_net_takes_no_more_than_lifetimes_say(cmu_net: Path) -> None:
+def test_the_cmu_net_takes_no_more_than_lifetimes_say(random_net: Callable[[str], Path]) -> None:
     """Within 5 % of live inputs and output of the widest operator, measured, from frames."""
-    size = (184, 144)
+    cmu_net, size = random_net("cmu_coco"), (184, 144)
     bound = max(step.live for step in steps(optimise(read_pair(read_manifest(cmu_net))), (1, 3, *size)))
     assert bound == 2 * 64 * size[0] * size[1] * 4  # what conv1_2 reads and makes
     net = load(cmu_net)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from tests.support.cases import GOLDEN, TOLERANCE, batch, recorded, sampled, write_operators
+from tests.support.cases import GOLDEN, RANDOM, TOLERANCE, batch, recorded, sampled, write_operators
 from worker.engine import load, torch_engine
 from worker.engine.manifest import read_manifest
 from worker.engine.netdef import read_pair
@@ -33,8 +34,9 @@ def test_a_net_of_all_operators(tmp_path: Path, engine: str) -> None:
     _compare("operators", write_operators(tmp_path / "operators"), engine)
 
 
-def test_the_cmu_net(cmu_net: Path, engine: str) -> None:
-    _compare("cmu_coco", cmu_net, engine)
+@pytest.mark.parametrize("name", RANDOM)
+def test_nets_of_random_weights(name: str, engine: str, random_net: Callable[[str], Path]) -> None:
+    _compare(name, random_net(name), engine)
 
 
 @pytest.mark.skipif(torch.__version__.startswith("1."), reason="this torch has no such convolutions on a CPU")
