@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options bench-precision gpu-bench clean
+.PHONY: demo test test-all caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options bench-precision bench-tracking gpu-bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -92,6 +92,15 @@ bench-engine: $(VENV)/.dev .venv-bench/.ready
 .venv-bench/.ready: benchmarks/requirements-engine.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements-engine.txt
+	touch $@
+
+# In an environment of its own, for norfair's sake.
+bench-tracking: .venv-tracking/.ready
+	.venv-tracking/bin/python -m benchmarks.tracking
+
+.venv-tracking/.ready: benchmarks/requirements-tracking.txt
+	test -x .venv-tracking/bin/python || $(PYTHON) -m venv .venv-tracking
+	.venv-tracking/bin/python -m pip install --quiet -r benchmarks/requirements-tracking.txt
 	touch $@
 
 bench-decoder: $(VENV)/.dev
