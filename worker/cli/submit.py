@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import click
 from tqdm import tqdm
@@ -20,6 +21,9 @@ from worker.client.find import EXTENSIONS, Found, find_images, is_glob
 from worker.contract import Result, parse_job
 from worker.errors import ImageNotFound, PoseError
 from worker.files import printable
+
+if TYPE_CHECKING:
+    from worker.cli.track import Track
 
 #: Options of the command line that are options of the job's overlay.
 _STYLE = ("background", "alpha", "thickness", "render_threshold", "colors", "quality")
@@ -54,6 +58,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--colors", help="keypoints, people, or some that people take in turn: #ff0000,#00ff00.")
 @click.option("--quality", type=int, help="Of JPEGs, 1 to 100.  [default: 90]")
 @click.option("--maps", is_flag=True, help="Also write the net's heatmaps and part affinity fields (.npz).")
+@click.option("--track", is_flag=True, help="The images are frames in order: the same person gets the same person_id.")
+@click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="With --track.")
+@click.option(
+    "--smooth",
+    type=click.FloatRange(0, min_open=True),
+    help="With --track: calmer joints; the cutoff frequency in Hz of a joint at rest, e.g. 1.",
+)
 @click.option("--priority", type=click.IntRange(0, 9), help="Of the jobs; with Redis 0 goes first, with RabbitMQ 9.")
 @options.local
 @options.timeout
@@ -65,6 +76,9 @@ def submit(
     coco: Optional[Path],
     keypoint_order: str,
     keypoint_scale: str,
+    track: bool,
+    fps: float,
+    smooth: Optional[float],
     no_overlay: bool,
     local: bool,
     timeout: float,
@@ -79,11 +93,14 @@ def submit(
     """
     job = _options(given, overlay=not no_overlay)
     parse_job("-", job)  # wrong options are refused before anything is started
+    if smooth is not None and not track:
+        raise click.UsageError("--smooth needs to know who is who from image to image; say --track, too.")
     with interruptible(), deployment(local) as (client, check), _progress() as progress:
         writers: List[Writer] = [OpenPoseFiles(out, order=keypoint_order, keypoint_scale=int(keypoint_scale))]
         writers += [CocoFile(coco)] if coco else []
         writers += [_report(report)] if report else []
         batch = Batch(client, writers, {**job, "priority": priority or 0}, idle_timeout_s=timeout, check=check)
+        batch.track = _track(fps, smooth) if track else None
         summary = batch.run(find_images(paths, ext.split(",")), progress)
     where = ", ".join(str(path) for path in (f"{out}/", coco, report) if path)
     click.echo(f"{summary.done} images, {summary.people} people, {len(summary.failures)} failed; written to {where}")
@@ -103,6 +120,12 @@ def _report(path: Path) -> Writer:
     from worker.cli.report import Report
 
     return Report(path)
+
+
+def _track(fps: float, smooth: Optional[float]) -> Track:
+    from worker.cli.track import Track  # brings lap, which this command alone needs
+
+    return Track(fps, smooth)
 
 
 @contextlib.contextmanager
@@ -136,6 +159,7 @@ class Batch:
         arguments: the jobs' options, and what else :meth:`PoseClient.submit` takes.
         idle_timeout_s: seconds without any job ending after which those in flight count as failed.
         check: called while waiting; raises to end the batch, as when a local worker has died.
+        track: follows people over the images, which are then handed on in the order in which they were submitted.
     """
 
     client: PoseClient
@@ -143,8 +167,11 @@ class Batch:
     arguments: Dict[str, Any]
     idle_timeout_s: float
     check: Callable[[], None] = lambda: None
+    track: Optional[Track] = None
     summary: BatchSummary = field(default_factory=BatchSummary)
+    #: Jobs that are not settled, in the order of their submission, and those of them that have ended.
     _open: Dict[str, Found] = field(default_factory=dict)
+    _ended: Dict[str, Outcome] = field(default_factory=dict)
 
     def run(self, images: Iterator[Found], progress: Callable[[BatchSummary], None]) -> BatchSummary:
         """Work through `images`; `progress` is called after each one that ended."""
@@ -154,8 +181,10 @@ class Batch:
             while True:
                 try:
                     for job, outcome in self.client.as_completed(jobs, **waits):
-                        self._settle(self._open.pop(job.id), job.id, outcome)
-                        progress(self.summary)
+                        self._ended[job.id] = outcome
+                        for job_id in self._ready():
+                            self._settle(self._open.pop(job_id), job_id, self._ended.pop(job_id))
+                            progress(self.summary)
                     return self.summary
                 except TimeoutError:
                     self._give_up(progress)
@@ -173,14 +202,21 @@ class Batch:
             self._open[job.id] = found
             yield job
 
+    def _ready(self) -> List[str]:
+        """Jobs that have ended and whose turn it is: at once, or after all that were submitted before."""
+        if self.track is None:
+            return list(self._ended)
+        return list(itertools.takewhile(self._ended.__contains__, self._open))
+
     def _settle(self, found: Found, job_id: str, outcome: Outcome) -> None:
         """Hand on what a job ended in, then delete it from the result backend: nobody else knows its id."""
+        outcome, ids = (outcome, None) if self.track is None else self.track.follow(outcome)
         try:
             if isinstance(outcome, Exception):
                 raise outcome
             kept = (outcome.overlay, outcome.maps)
             picture, maps = (None if one is None else self.client.fetch(one, job_id) for one in kept)
-            done = Done(found.path, found.name, outcome, picture, maps)
+            done = Done(found.path, found.name, outcome, picture, maps, ids)
             for writer in self.writers:
                 writer.add(done)
             self.summary.done += 1
@@ -196,8 +232,15 @@ class Batch:
 
     def _give_up(self, progress: Callable[[BatchSummary], None]) -> None:
         for job_id, found in self._open.items():
+            if job_id in self._ended:
+                self._settle(found, job_id, self._ended.pop(job_id))
+                progress(self.summary)
+                continue
             sentence = f"No answer for {found.path!r} within {self.idle_timeout_s:g} s; is a worker running?"
-            self._fail(found, TimeoutError(f"{sentence} (job {job_id})"))
+            silence = TimeoutError(f"{sentence} (job {job_id})")
+            if self.track is not None:
+                self.track.follow(silence)
+            self._fail(found, silence)
             progress(self.summary)
         self._open.clear()
 

@@ -7,7 +7,7 @@ import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Optional, Protocol, Tuple
 
 from worker.client.job import Outcome
 from worker.contract import Result
@@ -26,6 +26,7 @@ class Done:
         name: what its files' names begin with, below the output folder.
         picture: the overlay's bytes, if there is one.
         maps: the archive of the net's maps, if there is one.
+        ids: of the result's people, if they are followed from image to image.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Done:
     outcome: Outcome
     picture: Optional[bytes] = None
     maps: Optional[bytes] = None
+    ids: Optional[Tuple[int, ...]] = None
 
 
 class Writer(Protocol):
@@ -63,7 +65,8 @@ class OpenPoseFiles:
         target, result = self._folder / done.name, done.outcome
         target.parent.mkdir(parents=True, exist_ok=True)
         size = result.image.width, result.image.height
-        document = openpose_json(to_people(result.people), order=self._order, keypoint_scale=self._scale, size=size)
+        people, ids = to_people(result.people), done.ids
+        document = openpose_json(people, order=self._order, keypoint_scale=self._scale, size=size, ids=ids)
         write_whole(target.with_name(f"{target.name}_keypoints.json"), json.dumps(document).encode())
         if done.picture is not None and result.overlay is not None:
             suffix = "png" if result.overlay.media_type == "image/png" else "jpg"
@@ -96,7 +99,7 @@ class CocoFile:
             raise InvalidRequest(
                 f"{done.path!r} is not in {self._path}: its name ends in no number to be its image_id; rename it."
             )
-        for entry in coco_results(to_people(done.outcome.people), int(number[1])):
+        for entry in coco_results(to_people(done.outcome.people), int(number[1]), done.ids):
             self._file.write((self._between + json.dumps(entry)).encode())
             self._between = ",\n"
 

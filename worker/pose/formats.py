@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -28,7 +28,12 @@ _PERSON_KEYS = (
 
 
 def openpose_json(
-    people: People, *, order: str = "COCO-18", keypoint_scale: int = 0, size: Tuple[int, int] = (1, 1)
+    people: People,
+    *,
+    order: str = "COCO-18",
+    keypoint_scale: int = 0,
+    size: Tuple[int, int] = (1, 1),
+    ids: Optional[Sequence[int]] = None,
 ) -> Dict[str, Any]:
     """The document that OpenPose 1.3 writes as ``<stem>_keypoints.json``.
 
@@ -36,6 +41,7 @@ def openpose_json(
         order: ``COCO-18`` or ``BODY_25``.
         keypoint_scale: 0: source pixels; 3: 0..1, from the first pixel to the last; 4: -1..1, likewise.
         size: the source image's width and height in pixels; needed for the scales 3 and 4.
+        ids: of the people, where they are followed from image to image.
 
     Source: OpenPose's doc/02_output.md; the order of the keys, the digits and the zeros for a joint that was not found
     are as OpenPose writes them. Its `person_id` is -1 where nobody is tracked.
@@ -50,17 +56,20 @@ def openpose_json(
         "version": 1.3,
         "people": [
             {
-                "person_id": [-1],
+                "person_id": [number],
                 "pose_keypoints_2d": [float(f"{value:.{_DIGITS}g}") for value in person.ravel()],
                 **{key: [] for key in _PERSON_KEYS},
             }
-            for person in joints
+            for number, person in zip([-1] * len(joints) if ids is None else ids, joints)
         ],
     }
 
 
-def coco_results(people: People, image_id: int) -> List[Dict[str, Any]]:
-    """The people as entries of a COCO keypoint results file; joints that were not found are 0, 0, 0."""
+def coco_results(people: People, image_id: int, ids: Optional[Sequence[int]] = None) -> List[Dict[str, Any]]:
+    """The people as entries of a COCO keypoint results file; joints that were not found are 0, 0, 0.
+
+    With `ids`, each entry has its ``track_id``, as PoseTrack's files do.
+    """
     chosen = people.keypoints[:, list(COCO_17_FROM_18)].astype(float)
     chosen[~(chosen[..., 2] > 0)] = 0.0
     return [
@@ -69,8 +78,9 @@ def coco_results(people: People, image_id: int) -> List[Dict[str, Any]]:
             "category_id": 1,
             "keypoints": [round(float(value), _DECIMALS) for value in person.ravel()],
             "score": round(float(score), _SCORE_DECIMALS),
+            **({} if ids is None else {"track_id": int(ids[index])}),
         }
-        for person, score in zip(chosen, people.scores)
+        for index, (person, score) in enumerate(zip(chosen, people.scores))
     ]
 
 

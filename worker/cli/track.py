@@ -1,0 +1,42 @@
+"""Images in order, such as the frames of a film: the same person under the same id (``worker submit --track``)."""
+
+from __future__ import annotations
+
+from typing import Optional, Tuple
+
+import numpy as np
+
+from worker.client.job import Outcome
+from worker.contract import Result
+from worker.people import from_people, to_people
+from worker.pose.people import People
+from worker.pose.skeleton import COCO_18
+from worker.pose.smoothing import Smoother
+from worker.pose.tracking import Tracker
+
+
+class Track:
+    """Follows people over images that come in order.
+
+    Args:
+        fps: images a second.
+        cutoff: Hz, of :class:`worker.pose.smoothing.Smoother`; None: positions stay as they were found.
+    """
+
+    def __init__(self, fps: float, cutoff: Optional[float] = None) -> None:
+        self._fps, self._frame = fps, 0
+        self._tracker = Tracker(np.array(COCO_18.sigmas))
+        self._smoother = None if cutoff is None else Smoother(cutoff)
+
+    def follow(self, outcome: Outcome) -> Tuple[Outcome, Optional[Tuple[int, ...]]]:
+        """The next image's outcome, smoothed if that is wanted, and its people's ids; None where there is no result."""
+        time_s = self._frame / self._fps
+        self._frame += 1
+        if not isinstance(outcome, Result):
+            return outcome, None
+        people = to_people(outcome.people)
+        ids = self._tracker.update(people.keypoints, time_s)
+        if self._smoother is not None:
+            smooth = People(self._smoother.update(people.keypoints, ids, time_s), people.scores)
+            outcome = outcome.model_copy(update={"people": from_people(smooth)})
+        return outcome, tuple(ids.tolist())
