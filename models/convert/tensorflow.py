@@ -73,6 +73,7 @@ class _Conversion:
                     raise ModelError(f"The graph of {self._name!r} has a cycle through node {name!r}.")
                 continue
             node = self._node(name)
+            self._check_type(node)  # before what it needs, which may be known as little
             sources = [_plain(s) for s in node.input if self._behind(s).op != "Const"]
             if ready:
                 waiting.discard(name)
@@ -98,9 +99,22 @@ class _Conversion:
             node = self._node(_plain(node.input[0]))
         return node
 
-    def _convert(self, node: tensorflow_pb2.NodeDef) -> str:
-        """Add what computes `node`; returns its blob, which has the node's name unless the converter says another."""
-        converters: Dict[str, Callable[[tensorflow_pb2.NodeDef], Optional[str]]] = {
+    def _check_type(self, node: tensorflow_pb2.NodeDef) -> None:
+        if node.op == "ResizeBilinear":
+            raise self._fault(
+                node,
+                "is a ResizeBilinear, as in tf-pose's v2 nets: its values follow from the sizes of two blobs, for "
+                "which Caffe2 has no operator; use another net",
+            )
+        if node.op not in self._converters:
+            raise ModelError(
+                f"The graph of {self._name!r} has a node {node.name!r} of type {node.op}, which is not supported; "
+                f"supported are {', '.join(sorted(self._converters))}."
+            )
+
+    @property
+    def _converters(self) -> Dict[str, Callable[[tensorflow_pb2.NodeDef], Optional[str]]]:
+        return {
             "Conv2D": self._conv,
             "DepthwiseConv2dNative": self._conv,
             "Add": self._sum,
@@ -116,14 +130,12 @@ class _Conversion:
             "ConcatV2": self._concat,
             "Identity": lambda identity: self._done[_plain(identity.input[0])],
         }
-        if node.op not in converters:
-            raise ModelError(
-                f"The graph of {self._name!r} has a node {node.name!r} of type {node.op}, which is not supported; "
-                f"supported are {', '.join(sorted(converters))}."
-            )
+
+    def _convert(self, node: tensorflow_pb2.NodeDef) -> str:
+        """Add what computes `node`; returns its blob, which has the node's name unless the converter says another."""
         if node.attr["data_format"].s not in (b"", b"NHWC"):
             raise self._fault(node, "is not in NHWC, which is not supported")
-        return converters[node.op](node) or str(node.name)
+        return self._converters[node.op](node) or str(node.name)
 
     def _conv(self, node: tensorflow_pb2.NodeDef) -> None:
         weights = self._constant(node.input[1])  # height, width, in, out (or multiplier)

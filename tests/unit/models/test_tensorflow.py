@@ -161,11 +161,23 @@ def _shared_bias(graph: Graph) -> None:
     graph.node("ConcatV2", "out", "b", "c", graph.constant("axis", 3))
 
 
+def _resized(graph: Graph) -> None:
+    """As in tf-pose's v2 nets: a blob of stride 16 gets the size of one of stride 8."""
+    graph.node("MaxPool", "p", "image", ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding=b"SAME")
+    ends = [graph.constant(name, [value]) for name, value in (("from", 1), ("to", 3), ("by", 1))]
+    graph.node("StridedSlice", "size", graph.node("Shape", "shape", "image"), *ends)
+    graph.node("ResizeBilinear", "out", "p", "size")
+
+
 FAULTS: Any = [
     (lambda g: g.node("Tanh", "out", "image"), "node 'out' of type Tanh, which is not supported; supported are Add,"),
     (lambda g: g.node("Relu", "out", "lost"), "no node 'lost'"),
     (lambda g: g.node("Relu", "other", "image"), "no node 'out'"),
     (_cycle, "cycle through node 'out'"),
+    (
+        _resized,
+        "Node 'out' of 'small' is a ResizeBilinear, as in tf-pose's v2 nets: its values follow from the sizes of",
+    ),
     (_shared_bias, "'b' of 'small' adds a bias to no convolution"),
     (lambda g: g.node("BiasAdd", "out", "image", g.constant("b", _weights(3))), "adds a bias to no convolution"),
     (lambda g: g.conv("out", "image", _weights(3, 3, 3, 2), data_format=b"NCHW"), "'out' of 'small' is not in NHWC"),
