@@ -47,7 +47,8 @@ def channel(folder: Path) -> None:
     os.environ["POSE_ENGINE"] = "null"  # the net process reads it itself
     configured = read_settings(os.environ)
     host = NetProcess(configured, Device(), "cpu0@benchmark", Board.create())
-    host.start()
+    host.launch()
+    host.await_ready()
     net = RemoteNet(host.address, read_manifest(configured.models_dir / configured.model), timeout_s=10)
     spent = []
     for _ in range(2000):

@@ -27,6 +27,7 @@ from benchmarks.maps import COCO, ROOT
 from worker.cli.coco import LabelledImages
 from worker.contract import PRESETS
 from worker.engine import Maps, Net, load
+from worker.pose.decoder import warm
 from worker.pose.estimator import EstimateOptions, Estimator
 from worker.pose.formats import coco_results
 
@@ -144,7 +145,7 @@ def _measured(sets: Sequence[Dict[str, Any]], net: Net, labelled: LabelledImages
     stated, remembering = net.manifest.input, RememberingNet(net)
     offset = net.manifest.heatmaps.offset
     estimator = Estimator(remembering, stride=stated.stride, pad_value=stated.pad_value, offset=offset)
-    estimator.warm()
+    warm()
     results: List[List[Any]] = [[] for _ in sets]
     spent: List[List[float]] = [[] for _ in sets]
     for number, path in tqdm(labelled.paths.items(), unit=" images", disable=None):

@@ -92,6 +92,7 @@ def take_device(sender: str = "", conf: Any = None, **_: Any) -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         if not settings().inline:
             os.environ.setdefault(variable, "1")
+    app.parent.launch_net()
 
 
 @signals.after_setup_logger.connect
@@ -117,7 +118,10 @@ class House(bootsteps.StartStopStep):
             _check_pool(worker)
         except SettingsError as exc:
             _leave(str(exc))
+        from worker.process.prepare import prepare  # which brings OpenCV
+
         app.parent.slots = worker.concurrency
+        prepare()
         pool.use_private_folder()
         commands.obey_listed()
 
@@ -130,7 +134,7 @@ class House(bootsteps.StartStopStep):
 
         parent = app.parent
         try:
-            parent.start_net(pool.is_stopping)
+            parent.await_net(pool.is_stopping)
             parent.ready.wait(worker.concurrency, settings().start_timeout_s, look)
         except PoseError as exc:
             pool.raise_if_stopping()

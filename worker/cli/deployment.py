@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import Callable, Iterator, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Tuple
 
-from worker.client import PoseClient
 from worker.settings import settings
+
+if TYPE_CHECKING:
+    from worker.client import PoseClient
 
 
 @contextmanager
@@ -27,10 +29,17 @@ def deployment(local: bool, variables: Mapping[str, str] = {}) -> Iterator[Tuple
     names = {"queue": configured.queue, "key_prefix": configured.key_prefix}
     if configured.broker_url and not local:
         servers = {"result_backend": configured.results_url, "overlay_store": configured.overlays_url}
-        with PoseClient(configured.broker_url, **servers, **names) as client:
+        with _client(configured.broker_url, **servers, **names) as client:
             yield client, lambda: None
         return
     # The files are the user's own, read with the user's rights: all folders are allowed unless the user says which.
     environment = {"POSE_IMAGE_ROOTS": "/", **os.environ, **variables}
-    with local_fleet(environment) as (broker_url, check), PoseClient(broker_url, **names) as client:
+    with local_fleet(environment) as (broker_url, check), _client(broker_url, **names) as client:
         yield client, check
+
+
+def _client(broker_url: str, **arguments: Any) -> PoseClient:
+    """Loaded only here, while a local worker starts."""
+    from worker.client import PoseClient
+
+    return PoseClient(broker_url, **arguments)

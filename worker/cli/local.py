@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Dict, Iterator, Tuple
 
-import redis
-
 from worker.children import start_child, stop_child
 from worker.errors import DeviceLost, SettingsError
 from worker.process.fleet import check_installed, worker_command
+from worker.settings import settings
 
 #: Celery warns of workers run by root. This one takes messages from nobody but the command that started it.
 _ROOT_IS_FINE = "ignore:You're running the worker with superuser privileges"
 #: Settings of the user's own deployment, whose servers and queues are not this worker's; each also as ``…_FILE``.
 _DEPLOYMENTS = ("POSE_BROKER_URL", "POSE_RESULT_BACKEND", "POSE_OVERLAY_STORE", "POSE_QUEUES")
+#: The first job is there before the worker is: it warms up the net, and in the size that is needed.
+_AT_ONCE = {"POSE_WARM_SIZES": "64x64"}
 #: Seconds within which the embedded Redis must answer.
 _REDIS_START_S = 10.0
 
@@ -43,9 +44,10 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[Tuple[str, Callable[[],
     check_installed()
     with embedded_redis() as broker_url:
         kept = {name: value for name, value in environment.items() if name.removesuffix("_FILE") not in _DEPLOYMENTS}
+        own = {"POSE_BROKER_URL": broker_url, "POSE_HEARTBEAT_DIR": "none", "PYTHONWARNINGS": _ROOT_IS_FINE}
         worker = start_child(
             worker_command("local", log_level="WARNING"),
-            env={**kept, "POSE_BROKER_URL": broker_url, "POSE_HEARTBEAT_DIR": "none", "PYTHONWARNINGS": _ROOT_IS_FINE},
+            env={**_AT_ONCE, **kept, **own},
             cwd=Path(__file__).resolve().parent.parent.parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -59,7 +61,9 @@ def local_fleet(environment: Dict[str, str]) -> Iterator[Tuple[str, Callable[[],
         try:
             yield broker_url, check
         finally:
-            stop_child(worker, grace_s=5)
+            # Who wants traces gets those of the last jobs; else there is nothing that the worker need still do: the
+            # kernel ends its children with it.
+            stop_child(worker, grace_s=5 if settings().tracing else 0)
 
 
 @contextmanager
@@ -74,26 +78,28 @@ def embedded_redis() -> Iterator[str]:
         assert server.stdin is not None
         server.stdin.write(lines.encode())
         server.stdin.close()
-        url = f"redis://:{password}@127.0.0.1:{port}/0"
-        _wait_for_redis(url, server)
-        yield url
+        _wait_for_redis(port, password, server)
+        yield f"redis://:{password}@127.0.0.1:{port}/0"
     finally:
         stop_child(server, grace_s=5)
 
 
-def _wait_for_redis(url: str, server: subprocess.Popen) -> None:
+def _wait_for_redis(port: int, password: str, server: subprocess.Popen) -> None:
     deadline = time.monotonic() + _REDIS_START_S
-    with redis.Redis.from_url(url) as client:
-        while True:
-            try:
-                client.ping()
-                return
-            except redis.RedisError as exc:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise SettingsError(
-                        "The embedded Redis did not start; set POSE_BROKER_URL to a Redis of your own."
-                    ) from exc
-                time.sleep(0.02)
+    while not _answers(port, password):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise SettingsError("The embedded Redis did not start; set POSE_BROKER_URL to a Redis of your own.")
+        time.sleep(0.01)
+
+
+def _answers(port: int, password: str) -> bool:
+    """Whether our Redis is there. Asked without redis-py, which takes longer to load than Redis takes to start."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(f"AUTH {password}\r\n".encode())
+            return connection.recv(16).startswith(b"+OK")
+    except OSError:
+        return False
 
 
 def _free_port() -> int:

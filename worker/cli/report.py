@@ -42,16 +42,18 @@ class Report:
     def __init__(self, path: Path, title: str = "Pose report") -> None:
         self._path, self._title = path, title
         self._cards = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
-        self._begun = time.monotonic()
+        self._begun = math.inf  # when the first job began, as far as is known
         self._counts: Counter[str] = Counter()
         self._ms: List[float] = []
 
     def add(self, done: Done) -> None:
         """Take one image, whatever became of it."""
+        total_ms = done.outcome.timings_ms.get("total", 0.0) if isinstance(done.outcome, Result) else 0.0
+        self._begun = min(self._begun, time.monotonic() - total_ms / 1000)
         if isinstance(done.outcome, Result):
             card = _card(done, done.outcome).encode()
             self._counts[str(min(len(done.outcome.people), int(_COUNTS[-1])))] += 1
-            self._ms.append(done.outcome.timings_ms.get("total", 0.0))
+            self._ms.append(total_ms)
             self._cards.write(card)
         else:
             self._counts["failed"] += 1

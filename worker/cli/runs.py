@@ -89,6 +89,7 @@ def in_this_process(options: Dict[str, Any], variables: Mapping[str, str]) -> It
     """
     from worker.device.pin import own_device, own_engine, own_precision
     from worker.engine import load
+    from worker.pose.decoder import warm
 
     chosen = read_settings({**os.environ, **variables})
     device = own_device(chosen).torch_name
@@ -105,7 +106,7 @@ def in_this_process(options: Dict[str, Any], variables: Mapping[str, str]) -> It
             raise SettingsError(f"This CPU has no instructions for {precision}; measure where there are some.")
         stated, offset = net.manifest.input, net.manifest.heatmaps.offset
         estimator = Estimator(net, stride=stated.stride, pad_value=stated.pad_value, offset=offset)
-        estimator.warm()
+        warm()
         yield lambda paths: _estimated(estimator, paths, Options.model_validate(options), chosen)
     finally:
         net.close()

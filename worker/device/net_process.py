@@ -47,8 +47,26 @@ class NetProcess:
         """How often it has died within the last ten minutes."""
         return self._deaths.count
 
-    def start(self, abandoned: Callable[[], bool] = lambda: False) -> str:
-        """Start it and wait until the net is loaded and warm.
+    def launch(self) -> None:
+        """Start it, without waiting for the net."""
+        read_control, self._control = os.pipe()
+        self._report, write_report = os.pipe()
+        passed = (self._listener.fileno(), self._board.descriptor, read_control, write_report)
+        arguments = (*map(str, (*passed, os.getpid())), self._name)
+        # No preexec_fn: this process has threads. The child itself asks to die with its parent.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "worker.device.server", *arguments],
+            pass_fds=passed,
+            cwd=Path(__file__).resolve().parent.parent.parent,
+            env={**os.environ, **self._environment()},
+            stdin=subprocess.DEVNULL,
+        )
+        os.close(read_control)
+        os.close(write_report)
+        self._board.net.pid, self._board.net.beat = self._process.pid, now()
+
+    def await_ready(self, abandoned: Callable[[], bool] = lambda: False) -> str:
+        """Wait until the net is loaded and warm.
 
         Args:
             abandoned: asked again and again; True ends the waiting.
@@ -60,7 +78,6 @@ class NetProcess:
             ModelError: it could not load the net; why, in one sentence.
             DeviceLost: it was not ready in time, or was abandoned.
         """
-        self._launch()
         deadline = time.monotonic() + self._settings.start_timeout_s
         while not select.select([self._report], [], [], 0.1)[0]:
             if abandoned() or time.monotonic() > deadline:
@@ -82,7 +99,7 @@ class NetProcess:
         """
         if self._process is None:
             if self._deaths.may_start:
-                self._launch()
+                self.launch()
             return
         status = self._process.poll()
         trouble = f"died with status {status}" if status is not None else self._hanging()
@@ -113,23 +130,6 @@ class NetProcess:
                 self._process.wait()
             os.close(self._report)
             self._process = None
-
-    def _launch(self) -> None:
-        read_control, self._control = os.pipe()
-        self._report, write_report = os.pipe()
-        passed = (self._listener.fileno(), self._board.descriptor, read_control, write_report)
-        arguments = (*map(str, (*passed, os.getpid())), self._name)
-        # No preexec_fn: this process has threads. The child itself asks to die with its parent.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.device.server", *arguments],
-            pass_fds=passed,
-            cwd=Path(__file__).resolve().parent.parent.parent,
-            env={**os.environ, **self._environment()},
-            stdin=subprocess.DEVNULL,
-        )
-        os.close(read_control)
-        os.close(write_report)
-        self._board.net.pid, self._board.net.beat = self._process.pid, now()
 
     def _environment(self) -> dict[str, str]:
         pinned = {"POSE_DEVICE": "cuda:0" if self._device.gpu else "cpu", **self._device.environment}

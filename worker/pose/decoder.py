@@ -62,6 +62,22 @@ def decode(
     return People(joints, scores), tuple(warnings)
 
 
+def warm() -> None:
+    """Compile everything, or load what was compiled before; else the first call of :func:`decode` takes seconds."""
+    decode(np.zeros((19, 8, 8), np.float32), np.zeros((38, 8, 8), np.float32), Geometry(64, 64, 1.0, 8))
+
+
+def warm_peaks() -> None:
+    """Compile what finds peaks: one half of all."""
+    find_peaks(np.zeros((18, 8, 8), np.float32), 8, 8, WEAK_THRESHOLD, MAX_PEAKS, *interpolation())
+
+
+def warm_association() -> None:
+    """Compile what joins them: the other half."""
+    peaks, counts = np.zeros((18, MAX_PEAKS, 3), np.float32), np.zeros(18, np.int32)
+    associate(peaks, counts, np.zeros((38, 8, 8), np.float32), COCO_18.limb_table, 8.0)
+
+
 def _ranked(joints: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The order of people: by score; of equals, the one higher up, then the one farther left."""
     top_left = np.where(joints[..., 2:] > 0, joints[..., :2], np.inf).min(1)

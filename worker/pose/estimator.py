@@ -108,15 +108,6 @@ class Estimator:
     skeleton: Skeleton = COCO_18
     room: Room = anywhere
 
-    def warm(self) -> None:
-        """Compile the decoder, or load it from its cache."""
-        image = np.zeros((64, 64, 3), np.uint8)
-        geometry = plan(64, 64, target_height=64, stride=self.stride)
-        maps = np.zeros((57, 8, 8), np.float32)
-        maps[[1, 2], [3, 3], [2, 5]] = 1.0  # a neck and a shoulder: every loop is run
-        decode(maps[:19], maps[19:], geometry, self.skeleton)
-        to_input(image, geometry, self.pad_value)
-
     def estimate(self, images: Sequence[np.ndarray], options: EstimateOptions) -> List[Estimate]:
         """Find the people in each image; images of equal input size share one pass of the net.
 

@@ -70,8 +70,13 @@ class Parent:
         """Where slots reach the net process; None: they hold the net themselves."""
         return self.host.address if self.host else None
 
-    def start_net(self, abandoned: Callable[[], bool]) -> None:
-        """Start the net process and wait until it is ready; Prometheus is answered from before.
+    def launch_net(self) -> None:
+        """Start the net process; it loads while this process does, too."""
+        if self.host is not None:
+            self.host.launch()
+
+    def await_net(self, abandoned: Callable[[], bool]) -> None:
+        """Wait until the net is ready; Prometheus is answered from before.
 
         Raises:
             ModelError, DeviceLost: why it is not.
@@ -80,7 +85,7 @@ class Parent:
         if self.settings.metrics_port:
             self._exporter = Exporter(self.settings, self.name, self.device, self.board, self.slots)
         if self.host is not None:
-            logger.info("● the net is ready: %s", self.host.start(abandoned))
+            logger.info("● the net is ready: %s", self.host.await_ready(abandoned))
 
     def keep(self, on_trouble: Callable[[], None]) -> None:
         """Watch from now on, in a thread; `on_trouble` is called once, when the worker must end."""

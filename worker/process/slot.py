@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from worker.jobs.attempt import Attempt, AttemptEnd
 from worker.observe.job_log import log_end
 from worker.observe.tracing import Tracer
 from worker.people import from_people, to_estimate_options, to_style
-from worker.pose import compiled
 from worker.pose.estimator import Estimate, Estimator, anywhere
 from worker.pose.formats import maps_archive
 from worker.pose.overlay import draw_overlay
@@ -93,10 +91,8 @@ class Slot:
             self.tracer.trace(end)
 
     def warm(self) -> None:
-        """Compile the decoder, and run the sizes that are expected once, so that the first job is as fast as any."""
-        with open(compiled.__file__, "rb") as turn:  # noqa: PTH123 - a file that every slot of the host can lock
-            fcntl.flock(turn, fcntl.LOCK_EX)  # the first one compiles, the others find it done
-            self._serve(self.settings.model).estimator.warm()
+        """Load what can be loaded before the first job, so that it is as fast as any."""
+        self._serve(self.settings.model)
         if self._nets is not None:
             self._nets.get(self.settings.model)
         gc.freeze()  # what is there now stays: it need not be looked through

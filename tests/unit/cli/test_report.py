@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Iterator, Optional
 
 import cv2
@@ -194,3 +195,14 @@ def test_large_pictures_are_made_small_and_many_need_no_memory(tmp_path: Path) -
     report.close()
     assert kept < len(large)
     assert (tmp_path / "report.html").stat().st_size < 4 * len(large)
+
+
+def test_images_a_second_count_from_the_first_jobs_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is still to start is no part of them."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("worker.cli.report.time", SimpleNamespace(monotonic=lambda: clock.now))
+    report = Report(tmp_path / "report.html")
+    for clock.now in (105.0, 105.5, 107.0):
+        report.add(_done("a", 1, total_ms=1000))
+    report.close()
+    assert "<dt>images per second</dt><dd>1.0</dd>" in (tmp_path / "report.html").read_text()

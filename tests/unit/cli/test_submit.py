@@ -10,7 +10,7 @@ from typing import Iterable, Iterator, List, Tuple
 
 import pytest
 
-from worker.cli.submit import Batch, BatchSummary, failure_table
+from worker.cli.batch import Batch, BatchSummary, failure_table
 from worker.cli.writers import CocoFile, OpenPoseFiles
 from worker.client import IN_FLIGHT, PoseClient
 from worker.client.find import Found

@@ -64,7 +64,8 @@ def run(thin_net: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     def start(**environment: Any) -> Running:
         running = Running({"POSE_ENGINE": "null", "POSE_NET_TIMEOUT_S": 1.5, **environment}, monkeypatch)
         started.append(running)
-        running.host.start()
+        running.host.launch()
+        running.host.await_ready()
         return running
 
     yield start
@@ -247,7 +248,7 @@ def test_the_net_process_dies_with_its_worker(thin_net: Path) -> None:
         "from worker.device.net_process import NetProcess\n"
         "from worker.device.pin import Device\n"
         "host = NetProcess(read_settings({'POSE_ENGINE': 'null'}), Device(), 'cpu0', board := Board.create())\n"
-        "host.start(); print(board.net.pid, flush=True); time.sleep(60)\n"
+        "host.launch(); host.await_ready(); print(board.net.pid, flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "POSE_ENGINE": "null"}

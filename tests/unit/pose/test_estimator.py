@@ -214,10 +214,3 @@ def test_no_images_no_estimates(white_box_net: Any) -> None:
 def test_other_arrays_are_refused(white_box_net: Any, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected an image"):
         Estimator(white_box_net).estimate([image], PLAIN)
-
-
-def test_warming_needs_no_net() -> None:
-    def net(frames: np.ndarray) -> Any:
-        raise AssertionError
-
-    Estimator(net).warm()
