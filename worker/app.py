@@ -7,6 +7,7 @@ import functools
 import os
 import secrets
 import signal
+import sys
 from typing import Any, Dict, List, Mapping
 
 import redis
@@ -92,6 +93,7 @@ def take_device(sender: str = "", conf: Any = None, **_: Any) -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         if not settings().inline:
             os.environ.setdefault(variable, "1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until Celery has set its own, nothing has begun
     app.parent.launch_net()
 
 

@@ -79,7 +79,7 @@ def test_every_job_ends_typed_and_no_slot_is_lost(
     [
         ("POSE_MAX_NET_PIXELS", 500_000, (300, 100), {"target_height": 600}, JobTooLarge),
         ("POSE_MAX_NET_MB", 600, (100, 100), {"target_height": 2048}, JobTooLarge),
-        ("POSE_MAX_SLOT_MB", 330, (6000, 6000), {}, ImageTooLarge),
+        ("POSE_MAX_SLOT_MB", 256, (6000, 6000), {}, ImageTooLarge),
         ("POSE_DECODE_LIMIT_S", 0.2, (6000, 6000), {}, ImageTooLarge),
     ],
 )

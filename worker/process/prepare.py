@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import worker.process.slot  # noqa: F401 - for the slots
+from worker.children import die_with_parent
 from worker.pose import compiled
 from worker.pose.decoder import find_peaks, warm, warm_association, warm_peaks
 
@@ -27,6 +28,7 @@ def _compile() -> None:
     """Compile the decoder's two halves at a time, in two processes; it is kept on disk."""
     child = os.fork()
     if child == 0:
+        die_with_parent()
         try:
             warm_association()
         finally:

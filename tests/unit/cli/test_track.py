@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.synthetic import STANDING
-from worker.cli.submit import Batch, submit
+from worker.cli.batch import Batch
+from worker.cli.submit import submit
 from worker.cli.track import Track
 from worker.cli.writers import CocoFile, OpenPoseFiles
 from worker.client import PoseClient

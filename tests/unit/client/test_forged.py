@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from tests.support.overlays import SECRET, described
+from worker.cli.batch import Batch
 from worker.cli.report import Report
-from worker.cli.submit import Batch
 from worker.cli.writers import OpenPoseFiles
 from worker.client import PoseClient
 from worker.client.aio import AsyncPoseClient
