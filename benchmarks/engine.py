@@ -24,6 +24,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 import numpy as np
 
 from benchmarks.engine_runners import ONNX, RUNTIMES
+from models.catalog import find_entry
 from models.export import export
 from models.lifetimes import steps
 from tests.support.cases import write_random
@@ -34,7 +35,9 @@ from worker.engine.passes import optimise
 ROOT = Path(__file__).resolve().parent.parent
 OTHERS = ROOT / ".venv-bench" / "bin" / "python"
 CAFFE2 = ROOT / ".venv-caffe2" / "bin" / "python"
-SIZES = {"mobilenet_thin": "368x432", "cmu_coco": "368x392"}
+SIZES = {"mobilenet_thin": "368x432", "lightweight_openpose": "368x432", "cmu_coco": "368x392", "body_25": "368x392"}
+#: What is measured unless --nets says more.
+USUAL = ("mobilenet_thin", "cmu_coco")
 #: Widths as in a folder of photographs.
 MIXED = ",".join(f"184x{8 * number}" for number in range(16, 56))
 #: Pause between passes, in which threads that wait busily fall asleep.
@@ -163,9 +166,9 @@ def memory(directory: Path) -> None:
 
 
 def prepared(name: str, folder: Path) -> Path:
-    """The net `name` in `folder`, also as ONNX."""
+    """The net `name` in `folder`, also as ONNX; of weights from a seed, if it is one whose weights are not here."""
     directory = folder / name
-    if name == "cmu_coco":
+    if find_entry(name).architecture:
         write_random(name, directory)
     else:
         directory.mkdir()
@@ -178,8 +181,8 @@ def prepared(name: str, folder: Path) -> Path:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20, help="passes of the default net; the CMU net makes a quarter")
-    parser.add_argument("--nets", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--rounds", type=int, default=20, help="passes of a small net; the large ones make a quarter")
+    parser.add_argument("--nets", nargs="+", choices=list(SIZES), default=USUAL)
     parser.add_argument("--runtimes", nargs="+", choices=list(RUNTIMES), help="only these, beside ours")
     arguments = parser.parse_args()
     names = ["ours", *(name for name in arguments.runtimes or RUNTIMES if name != "ours")]
@@ -191,7 +194,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pose-bench-") as folder:
         for name in arguments.nets:
             directory = prepared(name, Path(folder))
-            rounds = arguments.rounds if name == "mobilenet_thin" else max(3, arguments.rounds // 4)
+            rounds = max(3, arguments.rounds // 4) if SIZES[name] == "368x392" else arguments.rounds
             show(f"{name} at {SIZES[name]}, {rounds} rounds", measure(directory, SIZES[name], names, rounds))
             if name == "mobilenet_thin":
                 show(f"{name} at 40 widths and height 184, 3 rounds", measure(directory, MIXED, names, 3))
