@@ -1,1 +1,1 @@
-"""One file for each format that a net may come in; each has ``convert(path, entry) -> NetPairBuilder``."""
+"""Formats that a net may come in; the file of each has ``convert(path, entry) -> NetPairBuilder``."""

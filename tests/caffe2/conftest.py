@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
+from tests.support.caffe_nets import write_by_hand
 from tests.support.cases import RANDOM, write_operators, write_random
 
 HERE = Path(__file__).parent
@@ -29,6 +30,7 @@ def net_dir(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     made: Dict[str, Path] = {}
     makers: Dict[str, Any] = {
         "operators": write_operators,
+        "by_hand": write_by_hand,
         **{name: functools.partial(write_random, name) for name in RANDOM},
     }
 

@@ -129,6 +129,22 @@ def caffe_entry(**changes: object) -> Entry:
     return Entry(**fields)
 
 
+def write_by_hand(directory: Path, seed: int = 3) -> Path:
+    """The net by hand as it is converted, in `directory`."""
+    from models.convert import caffe
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    definition = directory.with_suffix(".prototxt")
+    definition.write_text(PROTOTXT)
+    weights = write_caffemodel(directory.with_suffix(".caffemodel"), caffe_weights(seed))
+    entry = caffe_entry()
+    manifest = entry.manifest(directory, "a test")
+    builder = caffe.convert(weights, entry, definition)
+    builder.check(manifest)
+    builder.write(directory, manifest)
+    return directory
+
+
 def opencv_maps(folder: Path, seed: int, size: Tuple[int, int], prototxt: str = PROTOTXT) -> np.ndarray:
     """What OpenCV 4 makes of the net by hand; OpenCV 5 reads no Caffe nets."""
     import cv2

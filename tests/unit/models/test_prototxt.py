@@ -149,6 +149,20 @@ def test_a_layer_of_training_alone_is_left_out(caffemodel: Path, prototxt: Path)
     assert len(caffe.convert(caffemodel, ENTRY, prototxt).predict.op) == len(expected.op) + 1
 
 
+def test_a_layer_may_work_on_the_images_in_place(prototxt: Path, tmp_path: Path) -> None:
+    first = 'layer { name: "in" type: "Scale" bottom: "image" top: "image" }'
+    prototxt.write_text(PROTOTXT.replace('layer {\n  name: "first"', f'{first}\nlayer {{\n  name: "first"'))
+    scaled = {**caffe_weights(3), "in": [np.array([0.5, 1, 2], np.float32)]}
+    model = write_caffemodel(tmp_path / "scaled.caffemodel", scaled)
+    weights = caffe_weights(3)
+    weights["first"][0] = weights["first"][0] * np.array([0.5, 1, 2], np.float32)[:, None, None]
+    plain = write_caffemodel(tmp_path / "plain.caffemodel", weights)
+    (tmp_path / "plain.prototxt").write_text(PROTOTXT)
+    found = _maps(tmp_path / "a", model, prototxt, (64, 64))
+    expected = _maps(tmp_path / "b", plain, tmp_path / "plain.prototxt", (64, 64))
+    assert np.abs(found - expected).max() <= TOLERANCE * np.ptp(expected)
+
+
 FIRST = 'layer { name: "norm" type'
 
 
@@ -182,6 +196,7 @@ FAULTS = [
     ),
     (('input: "image"', 'input: "data"'), "has the inputs 'data', and none called 'image'"),
     (("group: 2", "group: 5"), "has 5 groups, into which 12 and 12 channels do not fall"),
+    (('type: "Dropout" bottom: "scale" top: "scale"', 'type: "Dropout" top: "scale"'), "'drop' .* has 0 bottoms"),
     (("group: 2", "group: 0"), "has 0 groups"),
     (("kernel_size: 3 stride: 2 pad: 1 engine", "kernel_size: 3 axis: 2 engine"), "along an axis that is not 1"),
     (
