@@ -1,7 +1,8 @@
 """What the fleet costs beside the net: the channel, the queue, and how far one broker carries.
 
-    make bench-fleet    (or: python -m benchmarks.fleet [channel] [cost] [rate] [net] [threads] [scale] [--most 32])
+    make bench-fleet    (or: python -m benchmarks.fleet [part …] [--most 32])
 
+- start: how long a local run of three images takes to its first picture, and to its end; see benchmarks/start.py.
 - channel: one frame of 368×656 to the net process and its maps back, with a net that does nothing.
 - cost: processor time of a job by process, beside Celery's own no-op; see benchmarks/cost.py.
 - rate: jobs of a null net a second, beside Celery's own no-op tasks a second in the same run, taking turns.
@@ -25,7 +26,7 @@ import cv2
 import psutil
 import redis
 
-from benchmarks import cost, scale
+from benchmarks import cost, scale, start
 from benchmarks.stand import Spent, kind_of, noop_worker, one_worker, photograph, small_picture, through
 from worker.cli.local import embedded_redis
 from worker.device.board import Board
@@ -55,9 +56,9 @@ def channel(folder: Path) -> None:
         net.begin()
         frame = net.empty((1, 368, 656, 3))
         frame[...] = 7
-        start = time.perf_counter()
+        begun = time.perf_counter()
         net(frame)
-        spent.append((time.perf_counter() - start) * 1000)
+        spent.append((time.perf_counter() - begun) * 1000)
         net.end()
     host.stop(5)
     del os.environ["POSE_ENGINE"]
@@ -116,10 +117,10 @@ def net(folder: Path) -> None:
     pairs: List[Tuple[float, float]] = []
     with embedded_redis() as url, one_worker(url, folder) as (_, client):
         for _ in range(5):
-            start = time.perf_counter()
+            begun = time.perf_counter()
             for _ in range(_IMAGES):
                 estimator.estimate([cv2.imread(str(image))], EstimateOptions())
-            bare = _IMAGES / (time.perf_counter() - start)
+            bare = _IMAGES / (time.perf_counter() - begun)
             pairs.append((_IMAGES / through(client, [image] * _IMAGES, {"overlay": False}), bare))
     queue, bare = (statistics.median(side) for side in zip(*pairs[1:]))
     ratio = statistics.median(one / other for one, other in pairs[1:])
@@ -134,9 +135,9 @@ def threads(folder: Path) -> None:
         parent = psutil.Process(workers.children[0].pid)
         family = [parent, *parent.children(recursive=True)]
         before = {one.pid: _thread_times(one) for one in family}
-        start = time.perf_counter()
+        begun = time.perf_counter()
         through(client, [image] * 30, {})
-        spent = time.perf_counter() - start
+        spent = time.perf_counter() - begun
         most = 0
         for one in family:
             busy = [after - before[one.pid].get(tid, 0.0) for tid, after in _thread_times(one).items()]
@@ -155,6 +156,7 @@ def _thread_times(process: psutil.Process) -> Dict[int, float]:
 
 
 PARTS: Dict[str, Callable[[Path], None]] = {
+    "start": start.run,
     "channel": channel,
     "cost": cost.run,
     "rate": rate,

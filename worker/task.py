@@ -25,6 +25,7 @@ class PoseTask(Task):
     throws = (PoseError,)
     ignore_result = False  # an outcome that is not stored would not end the job
     Request = "worker.broker.request:Request"
+    resultrepr_maxsize = 0  # Celery's own line and event about a result; ours says more
 
     #: The attempt in work, or the last one.
     _attempt: Optional[Attempt] = None

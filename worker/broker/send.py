@@ -34,4 +34,7 @@ def send(app: Celery, broker_url: str, job_id: str, message: Message, *, first: 
         expires=datetime.fromisoformat(message.expires) if message.expires else None,
         headers={**message.headers, FIRST: True} if first and is_redis(broker_url) else message.headers,
         retry=False,
+        kwargsrepr="",  # for events, and workers drop it
+        # A list of Redis is there when it is pushed to.
+        declare=[] if is_redis(broker_url) else None,
     )

@@ -78,6 +78,21 @@ class _Channel:
         if time.monotonic() >= self._brpop_from:
             super()._brpop_start(*args, **kwargs)  # type: ignore[misc]
 
+    #: What talks to Redis, but does not wait for messages.
+    _talking: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        """A client. kombu makes one for each message, and another for its acknowledgement, which takes as long as both.
+
+        Test: messages_are_taken_and_acknowledged_by_one_client.
+        """
+        channel: Any = self
+        if asynchronous:
+            return super()._create_client(asynchronous)  # type: ignore[misc]
+        if self._talking is None or self._talking.connection_pool is not channel.pool:
+            self._talking = super()._create_client()  # type: ignore[misc]
+        return self._talking
+
     def _size(self, queue: str) -> int:
         """How many messages wait in `queue`, which kombu asks when it declares it; none in what is no list.
 

@@ -88,11 +88,14 @@ class RemoteNet:
         address: where the net process listens.
         number: the net's, among those that the worker serves.
         timeout_s: seconds within which it must answer.
+        shares: whether inputs share a pass there; else nobody need know that one is on its way.
     """
 
-    def __init__(self, address: bytes, manifest: Manifest, *, number: int = 0, timeout_s: float) -> None:
+    def __init__(
+        self, address: bytes, manifest: Manifest, *, number: int = 0, timeout_s: float, shares: bool = True
+    ) -> None:
         self.manifest = manifest
-        self._address, self._number, self._timeout_s = address, number, timeout_s
+        self._address, self._number, self._timeout_s, self._shares = address, number, timeout_s, shares
         self._socket: Optional[socket.socket] = None
         self._sequence = 0
         self._arena, self._top, self._sent = Arena.create(_FIRST_ARENA_BYTES), 0, False
@@ -103,10 +106,11 @@ class RemoteNet:
         if self._asking:  # a time limit has interrupted even the clearing up
             self._abandon()
         self._top = 0
-        self._promised = True
+        self._promised = self._shares
         # If the net process is away now, the input itself will find out.
         with contextlib.suppress(DeviceLost):
-            self._send(COMING)
+            if self._promised:
+                self._send(COMING)
 
     def end(self) -> None:
         """Say that the promised input will not come, if it has not; call it when a job ends, however it ends."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -76,7 +76,7 @@ class Message:
 
     def dumps(self) -> str:
         """As JSON."""
-        return json.dumps(asdict(self), default=str)
+        return json.dumps(vars(self), default=str)
 
     @classmethod
     def loads(cls, text: str) -> Message:

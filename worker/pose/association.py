@@ -55,6 +55,8 @@ def associate(
         a person, and not a fragment.
     """
     parts, most = peaks.shape[:2]
+    if not counts.any():
+        return np.empty((0, parts, 3), np.float32), np.empty(0, np.bool_)
     rows = 1 + counts.sum()  # nobody has no peak
     crowd = _Crowd(
         np.full((rows, parts), -1, np.int32),

@@ -64,7 +64,9 @@ def decode(
 
 def warm() -> None:
     """Compile everything, or load what was compiled before; else the first call of :func:`decode` takes seconds."""
-    decode(np.zeros((19, 8, 8), np.float32), np.zeros((38, 8, 8), np.float32), Geometry(64, 64, 1.0, 8))
+    heatmaps = np.zeros((19, 8, 8), np.float32)
+    heatmaps[0, 4, 4] = 1.0  # else there is nobody, and nothing to join
+    decode(heatmaps, np.zeros((38, 8, 8), np.float32), Geometry(64, 64, 1.0, 8))
 
 
 def warm_peaks() -> None:
@@ -74,7 +76,7 @@ def warm_peaks() -> None:
 
 def warm_association() -> None:
     """Compile what joins them: the other half."""
-    peaks, counts = np.zeros((18, MAX_PEAKS, 3), np.float32), np.zeros(18, np.int32)
+    peaks, counts = np.zeros((18, MAX_PEAKS, 3), np.float32), np.ones(18, np.int32)
     associate(peaks, counts, np.zeros((38, 8, 8), np.float32), COCO_18.limb_table, 8.0)
 
 

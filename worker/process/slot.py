@@ -14,7 +14,7 @@ import numpy as np
 from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result, without_query
 from worker.device.channel import RemoteNet
 from worker.device.nets import Nets
-from worker.device.pin import Device
+from worker.device.pin import Device, own_batch
 from worker.engine import Maps, read_manifest
 from worker.errors import ImageTooLarge, InvalidRequest, JobTooLarge
 from worker.files import printable
@@ -66,7 +66,7 @@ class Slot:
         #: Worker, device and process, for results and histories.
         self.where = {"worker": worker, "device": device.title, "pid": os.getpid()}
         cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
-        self._address = net_address
+        self._address, self._shares_passes = net_address, own_batch(settings, device) > 1
         self._nets = Nets(settings, device) if net_address is None else None
         self._untidy = False
         self._served: Dict[str, _Served] = {}
@@ -212,7 +212,9 @@ class Slot:
                 # Longer than the time after which the net process counts as hanging, which ends the wait first.
                 timeout_s = self.settings.net_timeout_s + 5
                 number = self.settings.served.index(name)
-                remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s)
+                remote = RemoteNet(
+                    self._address, manifest, number=number, timeout_s=timeout_s, shares=self._shares_passes
+                )
 
             def run(frames: np.ndarray) -> Maps:
                 assert nets is not None

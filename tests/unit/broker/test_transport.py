@@ -45,6 +45,22 @@ def test_messages_of_one_tag_are_in_work_side_by_side(broker: str, redis_client:
     assert redis_client.hlen("tags-unacked") == 0
 
 
+def test_messages_are_taken_and_acknowledged_by_one_client(broker: str, redis_client: redis.Redis) -> None:
+    """And by another one once the connections were closed."""
+    queue = f"client-{uuid.uuid4().hex}"
+    redis_client.lpush(queue, json.dumps(message("one", arguments())))
+    with CheckedConnection(broker) as connection:
+        [taken] = consumed(connection, queue, 1)
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as client, channel.conn_or_acquire() as same:
+            assert client is same
+        channel._disconnect_pools()
+        with channel.conn_or_acquire() as other:
+            assert other is not client
+        taken.ack()
+    assert redis_client.hlen("unacked") == 0
+
+
 @pytest.mark.parametrize("item", [b"{", b"[1]", b'{"properties": 7}', b"\xff", b"[" * 100_000])
 def test_what_is_no_message_is_handed_on_as_such(broker: str, redis_client: redis.Redis, item: bytes) -> None:
     queue = f"none-{uuid.uuid4().hex}"
