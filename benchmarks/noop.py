@@ -6,10 +6,18 @@ import os
 
 from celery import Celery
 
-app = Celery("noop", broker=os.environ["NOOP_URL"], backend=os.environ["NOOP_URL"])
-app.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
+
+def noop_app(url: str) -> Celery:
+    """The app on the Redis at `url`; its only task is ``noop``."""
+    made = Celery("noop", broker=url, backend=url, set_as_current=False)
+    made.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
+
+    @made.task(name="noop", shared=False)
+    def noop() -> None:
+        """Nothing."""
+
+    return made
 
 
-@app.task(name="noop")
-def noop() -> None:
-    """Nothing."""
+#: For ``celery --app benchmarks.noop``.
+app = noop_app(os.environ.get("NOOP_URL", ""))

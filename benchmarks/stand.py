@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import redis
 
+from benchmarks.noop import noop_app
 from worker.children import start_child, stop_child
 from worker.client import PoseClient
 from worker.observe.heartbeat import read_heartbeats
@@ -80,11 +81,11 @@ def one_worker(url: str, folder: Path, name: str = "cpu0", **variables: Any) -> 
 def noop_worker(url: str) -> Iterator[Tuple[subprocess.Popen, Callable[[int], float]]]:
     """Celery as it comes, with a task that does nothing and two slots; gives the worker, and what measures its tasks a
     second."""
-    os.environ["NOOP_URL"] = url
-    from benchmarks.noop import app, noop
-
+    app = noop_app(url)
+    noop = app.tasks["noop"]
     command = [sys.executable, "-m", "celery", "--app", "benchmarks.noop", "worker", "--loglevel", "ERROR"]
-    child: subprocess.Popen = start_child([*command, "--concurrency", "2"], cwd=ROOT, **QUIET)
+    environment = {**os.environ, "NOOP_URL": url}
+    child: subprocess.Popen = start_child([*command, "--concurrency", "2"], cwd=ROOT, env=environment, **QUIET)
 
     def measure(count: int) -> float:
         start = time.perf_counter()
