@@ -14,7 +14,8 @@ import numpy as np
 
 from worker.pose.geometry import Geometry
 from worker.pose.people import People
-from worker.pose.skeleton import COCO_18, Limb
+from worker.pose.skeleton import Limb
+from worker.pose.skeletons import COCO_18
 
 #: Width of the smoothing, in source pixels; least peak; samples along a limb; least value of one that counts.
 SIGMA, PEAK, SAMPLES, FIELD = 3.0, 0.1, 10, 0.05

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import numpy as np
 
 from tests.support.crowd import Frame, Scene, Score, score, walk
-from worker.pose.skeleton import COCO_18
+from worker.pose.skeletons import COCO_18
 from worker.pose.tracking import Tracker
 
 SCENES = {

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 from typing import Dict, Tuple
 
+from pydantic import model_validator
+
 from worker.engine.manifest import Manifest, PoseNet, Spec, read_manifest, sha256_of
 from worker.errors import ModelError, fault_in
+from worker.pose.skeletons import skeleton_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,6 +74,11 @@ class Entry(PoseNet):
     architecture: str = ""
     files: Tuple[SourceFile, ...]
 
+    @model_validator(mode="after")
+    def _has_a_skeleton(self) -> Entry:
+        skeleton_of(self.name, self.skeleton, self.channels)
+        return self
+
     def manifest(self, directory: Path, source: str) -> Manifest:
         """What model.json says of this net in `directory`, made from `source`; checksums are still empty."""
         shared = {name: getattr(self, name) for name in PoseNet.model_fields}
@@ -90,7 +98,7 @@ def read_catalog(path: Path = CATALOG) -> Dict[str, Entry]:
     """All known nets by name.
 
     Raises:
-        ModelError: the catalogue has an entry that lacks a field or has an unknown one.
+        ModelError: the catalogue has an entry that lacks a field, has an unknown one, or another skeleton than maps.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

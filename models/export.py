@@ -55,7 +55,7 @@ def check(model: bytes, manifest: Manifest) -> None:
             shape = (count, 3, rows * stride, columns * stride)
             batch = np.random.default_rng(0).random(shape, np.float32) - np.float32(0.5)
             found = dict(zip(manifest.output_blobs, session.run(None, {session.get_inputs()[0].name: batch})))
-            for spec, expected in zip((manifest.heatmaps, manifest.pafs), net.run(batch)):
+            for spec, expected in zip(manifest.outputs, net.run(batch)):
                 _compare(found[spec.blob][:, spec.start : spec.stop], expected, manifest.name)
     except (RuntimeError, ValueError) as exc:
         raise ModelError(f"onnxruntime does not run the net {manifest.name!r} ({exc}); report this.") from exc

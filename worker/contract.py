@@ -27,6 +27,10 @@ MAX_IMAGE_CHARS = 4096
 #: twice those of target_height 2048, five times those of `accurate` with flip. Such a job takes 12 s on two CPU cores.
 MAX_OPTIONS_PIXELS = 10_000_000
 
+#: What a skeleton and its keypoints may be called: it becomes part of pages and of tables.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+KeypointName = Annotated[str, Field(pattern=_NAME)]
+
 #: What a job's id may look like: it becomes part of Redis keys and of file names.
 _JOB_ID = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:-]{0,199}")
 
@@ -34,6 +38,8 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:-]{0,199}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _CELERYS_KEYS = ("unacked", "_kombu", "celery-task-meta", "celery-taskset-meta", "celeryev")
 
+#: Most keypoints of a person.
+MAX_KEYPOINTS = 256
 Keypoint = Optional[Tuple[float, float, float]]
 
 #: What the presets stand for; docs/accuracy.md has their accuracy and time. `balanced` is the height that the nets were
@@ -193,11 +199,11 @@ class Model(_Strict):
 
 
 class Person(_Strict):
-    """One person: 18 keypoints in COCO-18 order; null where a joint was not found."""
+    """One person: a keypoint for each name of the result's; null where a joint was not found."""
 
     score: float
     keypoints: Tuple[Keypoint, ...] = Field(
-        min_length=18, max_length=18, description="x and y in source pixels, confidence; or null"
+        min_length=1, max_length=MAX_KEYPOINTS, description="x and y in source pixels, confidence; or null"
     )
 
 
@@ -220,6 +226,13 @@ class Result(_Strict):
     job_id: str
     image: Image
     model: Model
+    skeleton: str = Field("coco_18", pattern=_NAME, description="What of a person the net finds")
+    keypoint_names: Tuple[KeypointName, ...] = Field(
+        (), max_length=MAX_KEYPOINTS, description="In the order of each person's keypoints; none: those of coco_18"
+    )
+    limbs: Tuple[Tuple[int, int], ...] = Field(
+        (), max_length=MAX_KEYPOINTS, description="Which keypoints a line joins in a picture, counted from 0"
+    )
     people: List[Person]
     overlay: Optional[Overlay] = None
     maps: Optional[Overlay] = None
@@ -228,6 +241,17 @@ class Result(_Strict):
     worker: str
     device: str
     attempt: int
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Result:
+        joints = len(self.keypoint_names) or 18  # which a result had before it said so
+        if any(len(person.keypoints) != joints for person in self.people):
+            raise ValueError(f"people: each must have {joints} keypoints")
+        if len(set(self.keypoint_names)) < len(self.keypoint_names):
+            raise ValueError("keypoint_names: two are the same")
+        if any(start == end or not 0 <= min(start, end) <= max(start, end) < joints for start, end in self.limbs):
+            raise ValueError(f"limbs: each must have two ends from 0 to {joints - 1}")
+        return self
 
     def to_message(self) -> Dict[str, Any]:
         """This result as a JSON object."""

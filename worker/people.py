@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from worker.contract import Options, OverlayOptions, Person
+from worker.contract import Options, OverlayOptions, Person, Result
 from worker.pose.people import People
+from worker.pose.skeleton import Limb, Skeleton
+from worker.pose.skeletons import COCO_18, SKELETONS
 
 if TYPE_CHECKING:
     from worker.pose.estimator import EstimateOptions
@@ -38,14 +40,29 @@ def from_people(people: People) -> List[Person]:
     ]
 
 
-def to_people(persons: Sequence[Person]) -> People:
-    """The people of a result as arrays: float32 (n, 18, 3) with NaN, NaN, 0 where null, and float32 (n,)."""
+def to_people(persons: Sequence[Person], skeleton: Skeleton = COCO_18) -> People:
+    """The people of a result as arrays: float32 (n, K, 3) with NaN, NaN, 0 where null, and float32 (n,).
+
+    Args:
+        skeleton: that of the result, see :func:`to_skeleton`.
+    """
     missing = (np.nan, np.nan, 0.0)
     keypoints = [[joint or missing for joint in person.keypoints] for person in persons]
     return People(
-        keypoints=np.asarray(keypoints, np.float32).reshape(-1, 18, 3),
+        keypoints=np.asarray(keypoints, np.float32).reshape(-1, len(skeleton.keypoints), 3),
         scores=np.asarray([person.score for person in persons], np.float32),
     )
+
+
+def to_skeleton(result: Result) -> Skeleton:
+    """What of a person a result's keypoints are, as far as it says so: PAF channels are the net's own."""
+    known = SKELETONS.get(result.skeleton)
+    if not result.keypoint_names:  # from before results said so
+        return COCO_18
+    if known is not None and known.keypoints == result.keypoint_names:
+        return known
+    limbs = tuple(Limb(start, end) for start, end in result.limbs)
+    return Skeleton(name=result.skeleton, keypoints=result.keypoint_names, limbs=limbs)
 
 
 def to_estimate_options(options: Options) -> EstimateOptions:

@@ -8,7 +8,7 @@ from typing import List
 import numpy as np
 
 from tests.support.synthetic import STANDING
-from worker.pose.skeleton import COCO_18
+from worker.pose.skeletons import COCO_18
 
 #: Joints of each swinging limb, and the sign of its swing.
 _SWINGS = (((3, 4), 1.0), ((6, 7), -1.0), ((9, 10), -1.0), ((12, 13), 1.0))

@@ -12,7 +12,8 @@ from typing import List, Sequence, Tuple
 import numpy as np
 
 from worker.pose.people import People
-from worker.pose.skeleton import COCO_18, MIRRORED
+from worker.pose.skeleton import Skeleton
+from worker.pose.skeletons import COCO_18
 
 #: Width of a joint's Gaussian and half a limb's width, in cells: 7 and 8 pixels at stride 8.
 SIGMA, HALF_WIDTH = 7 / 8, 1.0
@@ -56,24 +57,27 @@ def person(x: float, y: float, size: float, limp: Sequence[float] = ()) -> np.nd
     return joints * (size / 4) + (x, y)
 
 
-def draw_maps(people: Sequence[np.ndarray], height: int, width: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Maps of `people`, each float (18, 2) in cells with NaN where a joint is not to be seen.
+def draw_maps(
+    people: Sequence[np.ndarray], height: int, width: int, skeleton: Skeleton = COCO_18
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Maps of `people`, each float (K, 2) in cells with NaN where a joint is not to be seen.
 
     Returns:
-        float32 (19, height, width) and float32 (38, height, width).
+        float32 (K + 1, height, width) and float32 (2 L, height, width).
     """
+    parts, fields = len(skeleton.keypoints), skeleton.paf_channels
     rows, columns = np.mgrid[0:height, 0:width].astype(float)
-    heatmaps = np.zeros((19, height, width))
+    heatmaps = np.zeros((parts + 1, height, width))
     for joints in people:
         for part, (x, y) in enumerate(joints):
             if not np.isnan(x):
                 squared = (columns - x) ** 2 + (rows - y) ** 2
                 heatmaps[part] = np.maximum(heatmaps[part], np.exp(-squared / (2 * SIGMA**2)))
-    heatmaps[18] = 1 - heatmaps[:18].max(0)
-    pafs, counts = np.zeros((38, height, width)), np.zeros((38, height, width))
+    heatmaps[parts] = 1 - heatmaps[:parts].max(0)
+    pafs, counts = np.zeros((fields, height, width)), np.zeros((fields, height, width))
     for joints in people:
-        for limb in COCO_18.limbs:
-            _draw_limb(pafs, counts, joints[limb.start], joints[limb.end], limb.paf, rows, columns)
+        for start, end, channel, _ in skeleton.limb_table:
+            _draw_limb(pafs, counts, joints[start], joints[end], channel, rows, columns)
     return heatmaps.astype(np.float32), (pafs / np.maximum(counts, 1)).astype(np.float32)
 
 
@@ -100,7 +104,7 @@ def _draw_limb(
 
 def mirrored(joints: np.ndarray, width: float) -> np.ndarray:
     """Joints (…, 18, 2 or 3) of the mirrored image: x in an image of `width`, left and right changed."""
-    turned = joints[..., list(MIRRORED), :].copy()
+    turned = joints[..., list(COCO_18.mirrored), :].copy()
     turned[..., 0] = width - 1 - turned[..., 0]
     return turned
 

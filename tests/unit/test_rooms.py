@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "notify": "jobs",
     "observe": "device jobs",
     "device": "engine",
-    "models": "engine",
+    "models": "engine pose",
     "images": "storage.s3",
     "people": "pose",
     "pose": "",

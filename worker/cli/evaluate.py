@@ -140,7 +140,7 @@ def _measure(paths: Dict[int, Path], run: Run) -> _Measured:
             if isinstance(answer, PoseError):
                 measured.failures.append((paths[number], answer))
             else:
-                measured.results += coco_results(answer.people, number)
+                measured.results += coco_results(answer.people, number, answer.skeleton)
                 measured.stages_ms.append(answer.stages_ms)
             bar.set_postfix(failed=len(measured.failures), refresh=False)
             bar.update()

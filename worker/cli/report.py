@@ -20,7 +20,8 @@ from worker.cli.writers import Done
 from worker.contract import Result
 from worker.errors import ImageUndecodable
 from worker.files import printable, replacing
-from worker.pose.skeleton import COCO_18
+from worker.people import to_skeleton
+from worker.pose.skeleton import Skeleton
 
 _PAGE = Path(__file__).with_suffix(".html")
 _SCRIPT = Path(__file__).with_suffix(".js")
@@ -149,25 +150,27 @@ def _drawing(result: Result, *, bare: bool) -> str:
     width, height = result.image.width, result.image.height
     radius = max(1.0, 0.008 * (width + height))
     kind = ' class="bare"' if bare else ""
+    skeleton = to_skeleton(result)
     people = "".join(
-        f"<g>{_limbs(person.keypoints) if bare else ''}{_joints(number, person.keypoints, radius)}</g>"
+        f"<g>{_limbs(skeleton, person.keypoints) if bare else ''}"
+        f"{_joints(skeleton, number, person.keypoints, radius)}</g>"
         for number, person in enumerate(result.people, 1)
     )
     return f'<svg{kind} viewBox="0 0 {width} {height}" aria-hidden="true">{people}</svg>'
 
 
-def _limbs(keypoints: Tuple[Any, ...]) -> str:
+def _limbs(skeleton: Skeleton, keypoints: Tuple[Any, ...]) -> str:
     lines = []
-    for limb in COCO_18.limbs:
-        start, end = keypoints[limb.start], keypoints[limb.end]
-        if start and end and not limb.joins_only:
+    for ends in skeleton.drawn:
+        start, end = (keypoints[joint] for joint in ends)
+        if start and end:
             lines.append(f'<line x1="{start[0]}" y1="{start[1]}" x2="{end[0]}" y2="{end[1]}"/>')
     return "".join(lines)
 
 
-def _joints(number: int, keypoints: Tuple[Any, ...], radius: float) -> str:
+def _joints(skeleton: Skeleton, number: int, keypoints: Tuple[Any, ...], radius: float) -> str:
     circles = []
-    for name, joint in zip(COCO_18.keypoints, keypoints):
+    for name, joint in zip(skeleton.keypoints, keypoints):
         if joint:
             x, y, confidence = joint
             text = f"person {number} · {name.replace('_', ' ')} · {x:.0f}, {y:.0f} · {confidence:.2f}"

@@ -13,17 +13,20 @@ from worker.cli.deployment import deployment
 from worker.client import IN_FLIGHT, JobHandle, PoseClient
 from worker.contract import Options, Result
 from worker.errors import BrokerUnavailable, PoseError, SettingsError
-from worker.people import to_estimate_options, to_people
+from worker.people import to_estimate_options, to_people, to_skeleton
 from worker.pose.estimator import Estimator
 from worker.pose.people import People
+from worker.pose.skeleton import Skeleton
+from worker.pose.skeletons import skeleton_of
 from worker.settings import Settings, read_settings
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The people in one image, and milliseconds by stage: load, preprocess, net, associate."""
+    """The people in one image, what of them was found, and milliseconds by stage: load, preprocess, net, associate."""
 
     people: People
+    skeleton: Skeleton
     stages_ms: Dict[str, float]
 
 
@@ -68,8 +71,8 @@ def _answers(
 
 
 def _answer(result: Result) -> Answer:
-    spent = result.timings_ms
-    return Answer(to_people(result.people), _stages(spent.get("decode", 0.0), spent))
+    spent, skeleton = result.timings_ms, to_skeleton(result)
+    return Answer(to_people(result.people, skeleton), skeleton, _stages(spent.get("decode", 0.0), spent))
 
 
 def _stages(load_ms: float, timings_ms: Mapping[str, float]) -> Dict[str, float]:
@@ -104,8 +107,14 @@ def in_this_process(options: Dict[str, Any], variables: Mapping[str, str]) -> It
     try:
         if net.precision != precision:  # figures must not stand under another's name
             raise SettingsError(f"This CPU has no instructions for {precision}; measure where there are some.")
-        stated, offset = net.manifest.input, net.manifest.heatmaps.offset
-        estimator = Estimator(net, stride=stated.stride, pad_value=stated.pad_value, offset=offset)
+        manifest = net.manifest
+        estimator = Estimator(
+            net,
+            stride=manifest.input.stride,
+            pad_value=manifest.input.pad_value,
+            offset=manifest.heatmaps.offset,
+            skeleton=skeleton_of(manifest.name, manifest.skeleton, manifest.channels),
+        )
         warm()
         yield lambda paths: _estimated(estimator, paths, Options.model_validate(options), chosen)
     finally:
@@ -130,4 +139,4 @@ def _estimated(
         except PoseError as exc:
             yield number, exc
             continue
-        yield number, Answer(found.people, _stages(load_ms, found.timings_ms))
+        yield number, Answer(found.people, found.skeleton, _stages(load_ms, found.timings_ms))

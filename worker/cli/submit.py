@@ -30,7 +30,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="out", show_default=True)
 @click.option("--report", type=_FILE, help="Also write a page to look at, e.g. report.html.")
 @click.option("--coco", type=_FILE, help="Also write all people as COCO keypoint results, e.g. results.json.")
-@click.option("--keypoint-order", type=click.Choice(["COCO-18", "BODY_25"]), default="COCO-18", show_default=True)
+@click.option("--csv", "table", type=_FILE, help="Also write all people as a table, a row for each, e.g. people.csv.")
+@click.option(
+    "--keypoint-order",
+    type=click.Choice(["COCO-18", "BODY_25", "MPI_15", "COCO-17"]),
+    help="Of the keypoints files.  [default: the net's own]",
+)
 @click.option(
     "--keypoint-scale",
     type=click.Choice(["0", "3", "4"]),
@@ -66,7 +71,8 @@ def submit(
     out: Path,
     report: Optional[Path],
     coco: Optional[Path],
-    keypoint_order: str,
+    table: Optional[Path],
+    keypoint_order: Optional[str],
     keypoint_scale: str,
     track: bool,
     fps: float,
@@ -90,16 +96,17 @@ def submit(
     with interruptible(), deployment(local) as (client, check), _progress() as progress:
         # Here, and not above: a local worker has been started by now, and starts meanwhile.
         from worker.cli.batch import Batch, failure_table
-        from worker.cli.writers import CocoFile, OpenPoseFiles
+        from worker.cli.writers import CocoFile, CsvFile, OpenPoseFiles
         from worker.client.find import EXTENSIONS, find_images
 
         writers: List[Writer] = [OpenPoseFiles(out, order=keypoint_order, keypoint_scale=int(keypoint_scale))]
         writers += [CocoFile(coco)] if coco else []
+        writers += [CsvFile(table)] if table else []
         writers += [_report(report)] if report else []
         batch = Batch(client, writers, {**job, "priority": priority or 0}, idle_timeout_s=timeout, check=check)
         batch.track = _track(fps, smooth) if track else None
         summary = batch.run(find_images(paths, ext.split(",") if ext else EXTENSIONS), progress)
-    where = ", ".join(str(path) for path in (f"{out}/", coco, report) if path)
+    where = ", ".join(str(path) for path in (f"{out}/", coco, table, report) if path)
     click.echo(f"{summary.done} images, {summary.people} people, {len(summary.failures)} failed; written to {where}")
     if summary.failures:
         click.echo(failure_table(summary), err=True)

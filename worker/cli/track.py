@@ -8,9 +8,9 @@ import numpy as np
 
 from worker.client.job import Outcome
 from worker.contract import Result
-from worker.people import from_people, to_people
+from worker.people import from_people, to_people, to_skeleton
 from worker.pose.people import People
-from worker.pose.skeleton import COCO_18
+from worker.pose.skeleton import Skeleton
 from worker.pose.smoothing import Smoother
 from worker.pose.tracking import Tracker
 
@@ -25,7 +25,7 @@ class Track:
 
     def __init__(self, fps: float, cutoff: Optional[float] = None) -> None:
         self._fps, self._frame = fps, 0
-        self._tracker = Tracker(np.array(COCO_18.sigmas))
+        self._skeleton: Optional[Skeleton] = None
         self._smoother = None if cutoff is None else Smoother(cutoff)
 
     def follow(self, outcome: Outcome) -> Tuple[Outcome, Optional[Tuple[int, ...]]]:
@@ -34,7 +34,10 @@ class Track:
         self._frame += 1
         if not isinstance(outcome, Result):
             return outcome, None
-        people = to_people(outcome.people)
+        skeleton = to_skeleton(outcome)
+        if skeleton != self._skeleton:  # at the first image, and where another net has looked
+            self._skeleton, self._tracker = skeleton, Tracker(np.array(skeleton.sigmas))
+        people = to_people(outcome.people, skeleton)
         ids = self._tracker.update(people.keypoints, time_s)
         if self._smoother is not None:
             smooth = People(self._smoother.update(people.keypoints, ids, time_s), people.scores)

@@ -1,20 +1,22 @@
-"""What a batch writes: a file of keypoints and a picture for each image, one file of COCO results for all."""
+"""What a batch writes: a file of keypoints and a picture for each image; COCO results and a table of all."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Protocol, Tuple
+from typing import Any, List, Optional, Protocol, Sequence, Tuple
 
 from worker.client.job import Outcome
 from worker.contract import Result
 from worker.errors import InvalidRequest
 from worker.files import replacing, write_whole
-from worker.people import to_people
-from worker.pose.formats import coco_results, openpose_json
+from worker.people import to_people, to_skeleton
+from worker.pose.formats import coco_results, csv_header, csv_rows, openpose_json
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class OpenPoseFiles:
         order, keypoint_scale: see :func:`worker.pose.formats.openpose_json`.
     """
 
-    def __init__(self, folder: Path, *, order: str = "COCO-18", keypoint_scale: int = 0) -> None:
+    def __init__(self, folder: Path, *, order: Optional[str] = None, keypoint_scale: int = 0) -> None:
         self._folder, self._order, self._scale = folder, order, keypoint_scale
 
     def add(self, done: Done) -> None:
@@ -65,8 +67,9 @@ class OpenPoseFiles:
         target, result = self._folder / done.name, done.outcome
         target.parent.mkdir(parents=True, exist_ok=True)
         size = result.image.width, result.image.height
-        people, ids = to_people(result.people), done.ids
-        document = openpose_json(people, order=self._order, keypoint_scale=self._scale, size=size, ids=ids)
+        skeleton, ids = to_skeleton(result), done.ids
+        people = to_people(result.people, skeleton)
+        document = openpose_json(people, skeleton, order=self._order, keypoint_scale=self._scale, size=size, ids=ids)
         write_whole(target.with_name(f"{target.name}_keypoints.json"), json.dumps(document).encode())
         if done.picture is not None and result.overlay is not None:
             suffix = "png" if result.overlay.media_type == "image/png" else "jpg"
@@ -99,7 +102,9 @@ class CocoFile:
             raise InvalidRequest(
                 f"{done.path!r} is not in {self._path}: its name ends in no number to be its image_id; rename it."
             )
-        for entry in coco_results(to_people(done.outcome.people), int(number[1]), done.ids):
+        skeleton = to_skeleton(done.outcome)
+        people = to_people(done.outcome.people, skeleton)
+        for entry in coco_results(people, int(number[1]), skeleton, ids=done.ids):
             self._file.write((self._between + json.dumps(entry)).encode())
             self._between = ",\n"
 
@@ -109,4 +114,40 @@ class CocoFile:
         self._open.close()
 
 
-__all__ = ["CocoFile", "Done", "OpenPoseFiles", "Writer"]
+class CsvFile:
+    """The people of all images in one table, a row for each; it appears when it is closed.
+
+    Its columns are of the first image's skeleton.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._open = path, ExitStack()
+        self._file = self._open.enter_context(replacing(path))
+        self._columns: List[str] = []
+
+    def add(self, done: Done) -> None:
+        """Write an image's people; raises InvalidRequest if their keypoints are others than those before them."""
+        if not isinstance(done.outcome, Result):
+            return
+        skeleton = to_skeleton(done.outcome)
+        columns = csv_header(skeleton)
+        if not self._columns:
+            self._columns = columns
+            self._write([columns])
+        elif columns != self._columns:
+            raise InvalidRequest(
+                f"{done.path!r} is not in {self._path}: its net has another skeleton; write a table for each net."
+            )
+        self._write(csv_rows(to_people(done.outcome.people, skeleton), done.path))
+
+    def close(self) -> None:
+        """Let the file appear."""
+        self._open.close()
+
+    def _write(self, rows: Sequence[Sequence[Any]]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self._file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+__all__ = ["CocoFile", "CsvFile", "Done", "OpenPoseFiles", "Writer"]

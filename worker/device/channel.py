@@ -128,7 +128,7 @@ class RemoteNet:
         """Have the net process run padded inputs uint8 (N, H, W, 3), BGR.
 
         Returns:
-            heatmaps (N, 19, h, w) and PAFs (N, 38, h, w), float32, valid until the next :meth:`begin`.
+            heatmaps (N, K + 1, h, w) and PAFs (N, 2 L, h, w), float32, valid until the next :meth:`begin`.
 
         Raises:
             DeviceLost: the net process died, or did not answer in time.

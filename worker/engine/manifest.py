@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Dict, Literal, Tuple
+from typing import Any, Dict, Literal, Optional, Tuple, Union
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -51,29 +51,47 @@ class OutputSpec(Spec):
     stop: int
     offset: Tuple[float, float] = (0.0, 0.0)
 
+    @model_validator(mode="after")
+    def _has_channels(self) -> OutputSpec:
+        if self.stop <= self.start:
+            raise ValueError(f"there are no channels from {self.start} to {self.stop}")
+        return self
+
+    @property
+    def channels(self) -> int:
+        """How many there are."""
+        return self.stop - self.start
+
 
 class PoseNet(Spec):
-    """What is known of a net wherever its files are: its name and licence, its input and its two outputs."""
+    """What is known of a net wherever its files are: its name and licence, its input and its outputs.
+
+    `skeleton` is the name of one, or a whole one; :func:`worker.pose.skeletons.skeleton_of` reads it. A net of hands
+    or faces has no PAFs.
+    """
 
     name: str
     licence: str
-    skeleton: Literal["COCO-18"]
+    skeleton: Union[str, Dict[str, Any]] = "coco_18"
     notes: str = ""
     input: InputSpec
     heatmaps: OutputSpec
-    pafs: OutputSpec
+    pafs: Optional[OutputSpec] = None
 
-    @model_validator(mode="after")
-    def _has_all_channels(self) -> PoseNet:
-        for spec, channels in ((self.heatmaps, 19), (self.pafs, 38)):
-            if spec.stop - spec.start != channels:
-                raise ValueError(f"output {spec.blob}: expected {channels} channels, got {spec.start} to {spec.stop}")
-        return self
+    @property
+    def outputs(self) -> Tuple[OutputSpec, ...]:
+        """The heatmaps, and the PAFs if there are some."""
+        return (self.heatmaps, self.pafs) if self.pafs else (self.heatmaps,)
 
     @property
     def output_blobs(self) -> Tuple[str, ...]:
         """The blobs of heatmaps and of PAFs; one where they share it."""
-        return tuple(dict.fromkeys((self.heatmaps.blob, self.pafs.blob)))
+        return tuple(dict.fromkeys(spec.blob for spec in self.outputs))
+
+    @property
+    def channels(self) -> Tuple[int, int]:
+        """How many channels of heatmaps there are, and of PAFs."""
+        return self.heatmaps.channels, self.pafs.channels if self.pafs else 0
 
 
 class Manifest(PoseNet):

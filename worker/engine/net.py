@@ -11,7 +11,7 @@ import numpy as np
 from worker.engine.manifest import Manifest
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
-#: Heatmaps float32 (N, 19, h, w) and part affinity fields float32 (N, 38, h, w).
+#: Heatmaps float32 (N, K + 1, h, w) and part affinity fields float32 (N, 2 L, h, w), as the manifest's channels say.
 Maps = Tuple[np.ndarray, np.ndarray]
 #: How frameworks say that memory is short, on a GPU and on a CPU.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
@@ -33,7 +33,7 @@ class Net(ABC):
             inputs: uint8 (N, H, W, 3), BGR; H and W multiples of the stride. Normalised here, on the device.
 
         Returns:
-            heatmaps float32 (N, 19, h, w) and PAFs float32 (N, 38, h, w) with h = H / stride, w = W / stride.
+            heatmaps float32 (N, K + 1, h, w) and PAFs float32 (N, 2 L, h, w) with h = H / stride, w = W / stride.
 
         Raises:
             DeviceOutOfMemory: the inputs did not fit.
@@ -81,7 +81,7 @@ class Net(ABC):
 def map_shapes(manifest: Manifest, count: int, sides: Sequence[int]) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
     """The shapes of heatmaps and of PAFs for `count` inputs of (height, width) `sides`."""
     height, width = (side // manifest.input.stride for side in sides)
-    heatmaps, pafs = ((count, spec.stop - spec.start, height, width) for spec in (manifest.heatmaps, manifest.pafs))
+    heatmaps, pafs = ((count, channels, height, width) for channels in manifest.channels)
     return heatmaps, pafs
 
 
@@ -105,7 +105,7 @@ def parts(manifest: Manifest, maps: Sequence[Maps]) -> Iterator[Part]:
     first = 0
     for piece in maps:
         images = slice(first, first + len(piece[0]))
-        for spec, target in zip((manifest.heatmaps, manifest.pafs), piece):
+        for spec, target in zip(manifest.outputs, piece):
             yield Part(spec.blob, images, slice(spec.start, spec.stop), target)
         first = images.stop
 
@@ -156,7 +156,7 @@ def check_outputs(manifest: Manifest, name: str, shapes: Mapping[str, Sequence[i
         ModelError: an output blob has too few channels, or another stride than the one promised.
     """
     side = probe_side(manifest)
-    for spec in (manifest.heatmaps, manifest.pafs):
+    for spec in manifest.outputs:
         shape = tuple(shapes[spec.blob])
         if len(shape) != 4 or shape[1] < spec.stop or shape[2:] != (8, 8):
             raise ModelError(

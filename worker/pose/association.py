@@ -7,8 +7,8 @@ The rules, so that the same maps always give the same people, in whatever order 
 2. Candidates of all limbs are accepted from the best down. Each peak serves one limb of a kind and one person. An
    accepted limb begins a person, extends one, or makes one of two; it is passed over if that person would have two
    peaks of one kind. Limbs that only join come last.
-3. Who then has at least four keypoints and, per keypoint, at least 0.4 of confidences and limb scores together, is a
-   person. Others are fragments.
+3. Who then has at least four keypoints (fewer of a small skeleton) and, per keypoint, at least 0.4 of confidences and
+   limb scores together, is a person. Others are fragments.
 4. People and fragments are completed by weaker limbs and weaker peaks, again from the best down: whoever lacks a
    keypoint may take a peak that nobody has, or a fragment whole. Two people never become one.
 5. The score is how well the person can be expected to be placed, see :mod:`worker.pose.scoring`; fragments score below
@@ -24,14 +24,14 @@ import numpy as np
 from worker.pose.compiled import compiled
 from worker.pose.peaks import THRESHOLD
 from worker.pose.sampling import SAMPLES, along, at_peaks, certain_misses, somewhere
+from worker.pose.skeleton import Skeleton
 
 #: Samples that must count, of sampling.SAMPLES: between peaks of THRESHOLD that begin a person, and to complete one.
 LEAST_SAMPLES, LEAST_WEAK_SAMPLES = 9, 7
 #: Least score of a limb that completes a person.
 LEAST_WEAK_SCORE = 0.05
-#: Fewest keypoints, and least mean score per keypoint, of a person and of a fragment.
-LEAST_PARTS, LEAST_MEAN = 4, 0.4
-LEAST_FRAGMENT_PARTS, LEAST_FRAGMENT_MEAN = 3, 0.2
+#: Least mean score per keypoint of a person and of a fragment.
+LEAST_MEAN, LEAST_FRAGMENT_MEAN = 0.4, 0.2
 #: What raises limbs that may begin a person above those that only join: more than any score.
 _FIRST = 4.0
 #: How often people are completed by what was completed before: the longest chain of limbs.
@@ -39,7 +39,7 @@ _ROUNDS = 4
 
 
 def associate(
-    peaks: np.ndarray, counts: np.ndarray, pafs: np.ndarray, limbs: np.ndarray, map_height: float
+    peaks: np.ndarray, counts: np.ndarray, pafs: np.ndarray, skeleton: Skeleton, map_height: float
 ) -> Tuple[np.ndarray, np.ndarray]:
     """Join peaks to people.
 
@@ -47,13 +47,14 @@ def associate(
         peaks: float32 (parts, most, 3): x and y in cells, confidence; ordered as :func:`worker.pose.peaks.find_peaks`.
         counts: int32 (parts,): how many of each part's peaks there are.
         pafs: float32 (channels, h, w).
-        limbs: int32 (limbs, 4), see :attr:`worker.pose.skeleton.Skeleton.limb_table`.
+        skeleton: what the peaks and the fields are of.
         map_height: the image's height in cells.
 
     Returns:
         float32 (n, parts, 3): x and y in cells, confidence; NaN, NaN, 0 where there is no joint. And bool (n,): who is
         a person, and not a fragment.
     """
+    limbs, least = skeleton.limb_table, skeleton.least_parts
     parts, most = peaks.shape[:2]
     if not counts.any():
         return np.empty((0, parts, 3), np.float32), np.empty(0, np.bool_)
@@ -69,7 +70,7 @@ def associate(
     sure = ((peaks[..., 2] > THRESHOLD) & (np.arange(most) < counts[:, None])).sum(1, dtype=np.int32)
     found, scores = _candidates(peaks, sure, pafs, limbs, map_height, crowd, False, LEAST_SAMPLES, 0.0)
     _link_all(crowd, peaks, limbs, found, scores, scores + np.where(limbs[found[:, 0], 3], 0.0, _FIRST))
-    crowd.whole[:] = (crowd.sizes >= LEAST_PARTS) & (crowd.totals >= LEAST_MEAN * crowd.sizes)
+    crowd.whole[:] = (crowd.sizes >= least) & (crowd.totals >= LEAST_MEAN * crowd.sizes)
     for _ in range(_ROUNDS):
         before = crowd.sizes.sum()
         found, scores = _candidates(
@@ -79,7 +80,7 @@ def associate(
         _link_all(crowd, peaks, limbs, found, scores, scores + starts + ends)
         if crowd.sizes.sum() == before:
             break
-    kept = (crowd.sizes >= LEAST_FRAGMENT_PARTS) & (crowd.totals >= LEAST_FRAGMENT_MEAN * crowd.sizes) | crowd.whole
+    kept = (crowd.sizes >= least - 1) & (crowd.totals >= LEAST_FRAGMENT_MEAN * crowd.sizes) | crowd.whole
     joints, whole = crowd.joints[kept], crowd.whole[kept]
     chosen = peaks[np.arange(joints.shape[1]), np.maximum(joints, 0)]
     chosen[joints < 0] = (np.nan, np.nan, 0.0)

@@ -11,7 +11,8 @@ from worker.pose.geometry import Geometry
 from worker.pose.peaks import MAX_PEAKS, WEAK_THRESHOLD, find_peaks, interpolation
 from worker.pose.people import People
 from worker.pose.scoring import PERSON_SCORE, score_people
-from worker.pose.skeleton import COCO_18, Skeleton
+from worker.pose.skeleton import Skeleton
+from worker.pose.skeletons import COCO_18
 
 
 def decode(
@@ -25,9 +26,10 @@ def decode(
     """Find the people in one image's maps.
 
     Args:
-        heatmaps: float32 (19, h, w), one for each keypoint and one for the background, which is not used.
-        pafs: float32 (38, h, w).
+        heatmaps: float32 (K + 1, h, w), one for each keypoint and one for the background, which is not used.
+        pafs: float32 (2 L, h, w).
         geometry: the image's way into the net.
+        skeleton: what the net finds; it must have limbs with PAFs.
         min_score: leave out people scored lower; below PERSON_SCORE, fragments of people are given too.
 
     Returns:
@@ -50,9 +52,9 @@ def decode(
         warnings.append(f"{dropped} peaks beyond {MAX_PEAKS} of a keypoint were dropped; people may be missing")
     if level > MAX_PEAKS:
         warnings.append(f"a heatmap is level over {level} cells, which count as one peak; people may be missing")
-    joints, whole = associate(peaks, counts, pafs, skeleton.limb_table, geometry.map_height)
+    joints, whole = associate(peaks, counts, pafs, skeleton, geometry.map_height)
     if len(joints) == 0:
-        return People.nobody(), tuple(warnings)
+        return People.nobody(parts), tuple(warnings)
     scores = score_people(joints, whole, np.asarray(skeleton.sigmas))
     kept = _ranked(joints, scores)
     kept = kept[scores[kept] >= np.float32(min_score)]
@@ -77,7 +79,7 @@ def warm_peaks() -> None:
 def warm_association() -> None:
     """Compile what joins them: the other half."""
     peaks, counts = np.zeros((18, MAX_PEAKS, 3), np.float32), np.ones(18, np.int32)
-    associate(peaks, counts, np.zeros((38, 8, 8), np.float32), COCO_18.limb_table, 8.0)
+    associate(peaks, counts, np.zeros((38, 8, 8), np.float32), COCO_18, 8.0)
 
 
 def _ranked(joints: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -15,9 +15,10 @@ from worker.pose.geometry import Geometry, plan
 from worker.pose.people import People
 from worker.pose.preprocess import to_input
 from worker.pose.scoring import PERSON_SCORE
-from worker.pose.skeleton import COCO_18, MIRRORED, Skeleton
+from worker.pose.skeleton import Skeleton
+from worker.pose.skeletons import COCO_18
 
-#: inputs uint8 (N, H, W, 3), BGR → heatmaps float32 (N, 19, h, w), PAFs float32 (N, 38, h, w)
+#: inputs uint8 (N, H, W, 3), BGR → heatmaps float32 (N, K + 1, h, w), PAFs float32 (N, 2 L, h, w)
 InputsToMaps = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray]]
 #: A shape → an unwritten uint8 array of it.
 Room = Callable[[Tuple[int, ...]], np.ndarray]
@@ -54,8 +55,8 @@ class MergedMaps:
     """The maps of one image, merged over scales and the mirrored image, on the grid of the first scale.
 
     Attributes:
-        heatmaps: float32 (19, h, w): one for each keypoint, and the background.
-        pafs: float32 (38, h, w): x and y of each limb's part affinity field.
+        heatmaps: float32 (K + 1, h, w): one for each keypoint, and the background.
+        pafs: float32 (2 L, h, w): x and y of each limb's part affinity field.
         geometry: how the maps' cells lie in the image.
         count: scales that were merged.
     """
@@ -84,6 +85,7 @@ class Estimate:
     """The people in one image, milliseconds by stage, and what is worth knowing of how they were found."""
 
     people: People
+    skeleton: Skeleton
     timings_ms: Dict[str, float]
     warnings: Tuple[str, ...]
     maps: Optional[MergedMaps] = None
@@ -98,6 +100,7 @@ class Estimator:
         stride: the net's input sides are multiples of it, its maps smaller by it.
         pad_value: what inputs are padded with.
         offset: how far right of and below the truth the net's answers lie, in pixels of the input.
+        skeleton: what the net finds of a person.
         room: makes the arrays that inputs are written to, where the net can take them from; any memory if not given.
     """
 
@@ -192,7 +195,7 @@ class Estimator:
         people = people.best(options.max_people)
         associate_ms = (time.perf_counter() - start) * 1000
         timings = {"preprocess": preprocess_ms, "net": net_ms, "associate": associate_ms}
-        return Estimate(people, timings, warnings, merge if options.keep_maps else None)
+        return Estimate(people, self.skeleton, timings, warnings, merge if options.keep_maps else None)
 
 
 def _join(old: np.ndarray, new: np.ndarray, count: int, how: str) -> np.ndarray:
@@ -231,15 +234,11 @@ def _average_mirrored(
     def back(one: np.ndarray) -> np.ndarray:
         return cv2.remap(one, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
-    parts = len(skeleton.keypoints)
-    for part in range(len(heatmaps)):
-        source = MIRRORED[part] if part < parts else part
+    for part, source in enumerate([*skeleton.mirrored, len(skeleton.mirrored)]):  # the background comes last
         heatmaps[part] = (heatmaps[part] + back(other_heatmaps[source])) / 2
-    by_ends = {(limb.start, limb.end): limb.paf for limb in skeleton.limbs}
-    for (start, end), channel in by_ends.items():
-        source = by_ends[MIRRORED[start], MIRRORED[end]]
-        pafs[channel] = (pafs[channel] - back(other_pafs[source])) / 2
-        pafs[channel + 1] = (pafs[channel + 1] + back(other_pafs[source + 1])) / 2
+    for channel, (source, sign) in skeleton.mirrored_fields.items():
+        pafs[channel] = (pafs[channel] - sign * back(other_pafs[source])) / 2
+        pafs[channel + 1] = (pafs[channel + 1] + sign * back(other_pafs[source + 1])) / 2
 
 
 def _by_shape(geometries: Sequence[Geometry]) -> List[List[int]]:

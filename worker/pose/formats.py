@@ -1,4 +1,4 @@
-"""People in other tools' JSON, plain Python types, rounded on purpose: OpenPose 1.3, COCO results. Maps for NumPy."""
+"""People in other tools' formats, plain Python types, rounded on purpose: OpenPose 1.3, COCO, CSV. Maps for NumPy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import numpy as np
 
 from worker.pose.geometry import Geometry
 from worker.pose.people import People
-from worker.pose.skeleton import BODY_25_FROM_18, BODY_25_MID_HIP, COCO_17_FROM_18
+from worker.pose.skeleton import Skeleton
+from worker.pose.skeletons import COCO_17, COCO_18, ORDERS, plain
 
 #: Significant digits that OpenPose writes of every number.
 _DIGITS = 6
 #: Decimals of COCO results' positions, confidences and scores.
 _DECIMALS, _SCORE_DECIMALS = 3, 6
+#: Keypoints that are computed where an order has them and a skeleton does not.
+_BETWEEN = {"mid_hip": ("right_hip", "left_hip"), "neck": ("right_shoulder", "left_shoulder")}
 #: The lists that OpenPose 1.3 writes for each person, in its order; a body-only model fills one of them.
 _PERSON_KEYS = (
     "face_keypoints_2d",
@@ -29,8 +32,9 @@ _PERSON_KEYS = (
 
 def openpose_json(
     people: People,
+    skeleton: Skeleton = COCO_18,
     *,
-    order: str = "COCO-18",
+    order: Optional[str] = None,
     keypoint_scale: int = 0,
     size: Tuple[int, int] = (1, 1),
     ids: Optional[Sequence[int]] = None,
@@ -38,7 +42,9 @@ def openpose_json(
     """The document that OpenPose 1.3 writes as ``<stem>_keypoints.json``.
 
     Args:
-        order: ``COCO-18`` or ``BODY_25``.
+        skeleton: what of a person the keypoints are.
+        order: one of :data:`worker.pose.skeletons.ORDERS`, such as ``BODY_25``, in which what the skeleton does not
+            have is not found; None: the skeleton's own.
         keypoint_scale: 0: source pixels; 3: 0..1, from the first pixel to the last; 4: -1..1, likewise.
         size: the source image's width and height in pixels; needed for the scales 3 and 4.
         ids: of the people, where they are followed from image to image.
@@ -49,7 +55,7 @@ def openpose_json(
     Raises:
         ValueError: an unknown order or scale.
     """
-    joints = _ordered(people, order)
+    joints = _ordered(people, skeleton, order)
     joints[..., :2] = _scaled(joints[..., :2], keypoint_scale, size)
     joints[~(joints[..., 2] > 0)] = 0.0  # OpenPose's own mark for a joint that was not found
     return {
@@ -65,12 +71,17 @@ def openpose_json(
     }
 
 
-def coco_results(people: People, image_id: int, ids: Optional[Sequence[int]] = None) -> List[Dict[str, Any]]:
+def coco_results(
+    people: People, image_id: int, skeleton: Skeleton = COCO_18, *, ids: Optional[Sequence[int]] = None
+) -> List[Dict[str, Any]]:
     """The people as entries of a COCO keypoint results file; joints that were not found are 0, 0, 0.
 
     With `ids`, each entry has its ``track_id``, as PoseTrack's files do.
+
+    Raises:
+        InvalidRequest: the skeleton does not have all 17 keypoints of COCO.
     """
-    chosen = people.keypoints[:, list(COCO_17_FROM_18)].astype(float)
+    chosen = people.keypoints[:, skeleton.all_of(COCO_17, "COCO results")].astype(float)
     chosen[~(chosen[..., 2] > 0)] = 0.0
     return [
         {
@@ -84,12 +95,30 @@ def coco_results(people: People, image_id: int, ids: Optional[Sequence[int]] = N
     ]
 
 
+def csv_header(skeleton: Skeleton) -> List[str]:
+    """The columns of :func:`csv_rows`: image, person, score, and x, y and c (confidence) of each keypoint by name."""
+    return ["image", "person", "score", *(f"{name}_{field}" for name in skeleton.keypoints for field in "xyc")]
+
+
+def csv_rows(people: People, image: str) -> List[List[Any]]:
+    """A row for each person, who are counted from 1; x and y are empty and c is 0 where a joint was not found."""
+    rows: List[List[Any]] = []
+    for number, (joints, score) in enumerate(zip(people.keypoints.astype(float), people.scores), 1):
+        row: List[Any] = [image, number, round(float(score), _SCORE_DECIMALS)]
+        for x, y, confidence in joints:
+            found = confidence > 0
+            row += [round(x, _DECIMALS), round(y, _DECIMALS)] if found else ["", ""]
+            row.append(round(confidence, _SCORE_DECIMALS) if found else 0)
+        rows.append(row)
+    return rows
+
+
 def maps_archive(heatmaps: np.ndarray, pafs: np.ndarray, geometry: Geometry) -> bytes:
     """The net's maps as a compressed ``.npz``, the same bytes for the same maps.
 
     Args:
-        heatmaps: float (19, h, w).
-        pafs: float (38, h, w).
+        heatmaps: float (K + 1, h, w).
+        pafs: float (2 L, h, w).
         geometry: how the maps' cells lie in the image.
 
     Returns:
@@ -105,20 +134,31 @@ def maps_archive(heatmaps: np.ndarray, pafs: np.ndarray, geometry: Geometry) -> 
     return file.getvalue()
 
 
-def _ordered(people: People, order: str) -> np.ndarray:
-    if order == "COCO-18":
+def _ordered(people: People, skeleton: Skeleton, order: Optional[str]) -> np.ndarray:
+    if order is None:
         return people.keypoints.astype(float)
-    if order != "BODY_25":
-        raise ValueError(f"order {order!r} is not COCO-18 or BODY_25")
-    joints = np.full((len(people), 25, 3), (np.nan, np.nan, 0.0))
-    for index, joint in enumerate(BODY_25_FROM_18):
-        if joint >= 0:
-            joints[:, index] = people.keypoints[:, joint]
-    right, left = people.keypoints[:, 8], people.keypoints[:, 11]
-    both = (right[:, 2] > 0) & (left[:, 2] > 0)
-    joints[both, BODY_25_MID_HIP, :2] = (right[both, :2] + left[both, :2]) / 2
-    joints[both, BODY_25_MID_HIP, 2] = np.minimum(right[both, 2], left[both, 2])
+    if plain(order) not in ORDERS:
+        raise ValueError(f"order {order!r} is not one of {', '.join(ORDERS)}")
+    names = ORDERS[plain(order)]
+    places = skeleton.indices(names)
+    joints = np.full((len(people), len(names), 3), (np.nan, np.nan, 0.0))
+    for target, place in enumerate(places):
+        if place >= 0:
+            joints[:, target] = people.keypoints[:, place]
+        elif names[target] in _BETWEEN:
+            joints[:, target] = _between(people.keypoints, skeleton.indices(_BETWEEN[names[target]]))
     return joints
+
+
+def _between(keypoints: np.ndarray, ends: List[int]) -> np.ndarray:
+    """The middle of two keypoints, float (n, 3), as sure as the less sure; not found where one of them is not."""
+    middle = np.full((len(keypoints), 3), (np.nan, np.nan, 0.0))
+    if min(ends) >= 0:
+        one, other = (keypoints[:, end].astype(float) for end in ends)
+        both = (one[:, 2] > 0) & (other[:, 2] > 0)
+        middle[both, :2] = (one[both, :2] + other[both, :2]) / 2
+        middle[both, 2] = np.minimum(one[both, 2], other[both, 2])
+    return middle
 
 
 def _scaled(positions: np.ndarray, scale: int, size: Tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from worker.pose.people import People
-from worker.pose.skeleton import COCO_18, Skeleton
+from worker.pose.skeleton import Skeleton
+from worker.pose.skeletons import COCO_18
 
 #: Blue, green, red.
 Color = Tuple[int, int, int]
@@ -109,11 +110,11 @@ def _draw_person(
     visible = joints[:, 2] > max(threshold, 0.0)
     positions = np.where(visible[:, None], joints[:, :2], 0)
     fixed = np.round(positions * (1 << _SHIFT)).astype(int)
-    for limb in skeleton.limbs:
-        if limb.joins_only or not (visible[limb.start] and visible[limb.end]):
+    for start, end in skeleton.drawn:
+        if not (visible[start] and visible[end]):
             continue
-        ends = tuple(map(int, fixed[limb.start])), tuple(map(int, fixed[limb.end]))
-        cv2.line(drawn, *ends, colors[limb.end], line, cv2.LINE_AA, _SHIFT)
+        ends = tuple(map(int, fixed[start])), tuple(map(int, fixed[end]))
+        cv2.line(drawn, *ends, colors[end], line, cv2.LINE_AA, _SHIFT)
         cv2.line(mask, *ends, 255, line, cv2.LINE_AA, _SHIFT)
     radius = round(line * 1.1 * (1 << _SHIFT))
     for joint in np.flatnonzero(visible):

@@ -7,17 +7,14 @@ from typing import Optional
 
 import numpy as np
 
-#: Keypoints of a person.
-JOINTS = 18
-
 
 @dataclass(frozen=True)
 class People:
     """The people in one image, best first.
 
     Attributes:
-        keypoints: float32 (n, 18, 3): x and y in source pixels, confidence in [0, 1]. A joint that was not found has
-            the confidence 0 and the position NaN. (0, 0) is a position like any other.
+        keypoints: float32 (n, K, 3): x and y in source pixels, confidence in [0, 1]. A joint that was not found has
+            the confidence 0 and the position NaN. (0, 0) is a position like any other. A skeleton says which is which.
         scores: float32 (n,), in [0, 1] for maps in [0, 1].
 
     Raises:
@@ -28,8 +25,8 @@ class People:
     scores: np.ndarray
 
     def __post_init__(self) -> None:
-        if self.keypoints.ndim != 3 or self.keypoints.shape[1:] != (JOINTS, 3):
-            raise ValueError(f"keypoints: expected (n, {JOINTS}, 3), got {self.keypoints.shape}")
+        if self.keypoints.ndim != 3 or self.keypoints.shape[2] != 3:
+            raise ValueError(f"keypoints: expected (n, K, 3), got {self.keypoints.shape}")
         if self.scores.shape != self.keypoints.shape[:1]:
             raise ValueError(f"scores: expected ({len(self.keypoints)},), got {self.scores.shape}")
         for name in ("keypoints", "scores"):
@@ -40,13 +37,13 @@ class People:
 
     @property
     def found(self) -> np.ndarray:
-        """bool (n, 18): which joints were found."""
+        """bool (n, K): which joints were found."""
         return np.asarray(self.keypoints[:, :, 2] > 0)
 
     @classmethod
-    def nobody(cls) -> People:
-        """No people: arrays of length 0 that keep their shapes."""
-        return cls(np.zeros((0, JOINTS, 3), np.float32), np.zeros(0, np.float32))
+    def nobody(cls, joints: int) -> People:
+        """No people of as many `joints`: arrays of length 0 that keep their shapes."""
+        return cls(np.zeros((0, joints, 3), np.float32), np.zeros(0, np.float32))
 
     def best(self, count: Optional[int]) -> People:
         """The first `count`; None: all."""

@@ -13,6 +13,7 @@ from worker.engine import read_manifest
 from worker.errors import PoseError
 from worker.images.policy import check_root
 from worker.observe.tracing import check as check_tracing
+from worker.pose.skeletons import skeleton_of
 from worker.servers import masked
 from worker.settings import NO_BROKER, Settings, faults, read_settings
 from worker.storage import s3
@@ -40,7 +41,7 @@ def _missing(settings: Settings) -> Iterator[str]:
         return
     for name in settings.served:
         variable = "POSE_MODEL" if name == settings.model else "POSE_MODELS"
-        for sentence in _sentences(partial(read_manifest, settings.models_dir / name)):
+        for sentence in _sentences(partial(_check_net, settings.models_dir / name)):
             yield f"{variable} is {name!r}: {sentence}"
     # Else it is the worker's name that says which.
     yield from _sentences(lambda: settings.device == "auto" or own_engine(settings, own_device(settings).torch_name))
@@ -50,6 +51,12 @@ def _missing(settings: Settings) -> Iterator[str]:
     for variable, folder in _written(settings):
         if not _writable(folder):
             yield f"{variable} is {str(folder)!r}, which this user cannot write to; choose another folder."
+
+
+def _check_net(directory: Path) -> None:
+    """Raise ModelError if there is no net in `directory`, or its skeleton does not fit it."""
+    manifest = read_manifest(directory)
+    skeleton_of(manifest.name, manifest.skeleton, manifest.channels)
 
 
 def _sentences(check: Callable[[], object]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from worker.people import from_people, to_estimate_options, to_style
 from worker.pose.estimator import Estimate, Estimator, anywhere
 from worker.pose.formats import maps_archive
 from worker.pose.overlay import draw_overlay
+from worker.pose.skeletons import skeleton_of
 from worker.process.life import Life, TimeUp
 from worker.settings import Settings
 from worker.storage.urls import key_of, open_store
@@ -143,7 +144,7 @@ class Slot:
         """The encoded overlay, or None if the job wants none."""
         if style is None:
             return None
-        drawn = draw_overlay(picture.pixels, estimate.people, **to_style(style))
+        drawn = draw_overlay(picture.pixels, estimate.people, skeleton=estimate.skeleton, **to_style(style))
         kind, flags = (".png", []) if drawn.shape[2] == 4 else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, style.quality])
         return bytes(cv2.imencode(kind, drawn, flags)[1])
 
@@ -175,6 +176,7 @@ class Slot:
         stored: Tuple[Optional[Overlay], Optional[Overlay]],
     ) -> Result:
         """Everything the sender gets; `stored` is the overlay and the maps."""
+        skeleton = estimate.skeleton
         return Result(
             job_id=job_id,
             image=Image(
@@ -185,6 +187,9 @@ class Slot:
                 frames=picture.frames,
             ),
             model=self._serve(self._net_of(job)).model,
+            skeleton=skeleton.name,
+            keypoint_names=skeleton.keypoints,
+            limbs=skeleton.drawn,
             people=from_people(estimate.people),
             overlay=stored[0],
             maps=stored[1],
@@ -227,6 +232,7 @@ class Slot:
                     stride=manifest.input.stride,
                     pad_value=manifest.input.pad_value,
                     offset=manifest.heatmaps.offset,
+                    skeleton=skeleton_of(manifest.name, manifest.skeleton, manifest.channels),
                     room=remote.empty if remote else anywhere,
                 ),
                 remote,

@@ -58,7 +58,6 @@ def test_what_the_catalogue_says_of_a_net_is_so(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('skeleton = "COCO-18"', ""),
         ("stride = 8", "strides = 8"),
         ('format = "caffe"', ""),
         ("mean = [0, 0, 0]", 'mean = ["a", 0, 0]'),
@@ -70,6 +69,20 @@ def test_a_broken_catalogue(old: str, new: str, tmp_path: Path) -> None:
     path = tmp_path / "catalog.toml"
     path.write_text(CATALOG.read_text().replace(old, new))
     with pytest.raises(ModelError, match=r"catalog\.toml is not a valid catalogue"):
+        read_catalog(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('skeleton = "COCO-18"', 'skeleton = "COCO-19"', "has the skeleton 'COCO-19', but there are coco_18, body_25"),
+        ('skeleton = "COCO-18"', 'skeleton = "body_25"', "but its skeleton body_25 asks for 26 and 52"),
+    ],
+)
+def test_a_skeleton_that_does_not_fit(old: str, new: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "catalog.toml"
+    path.write_text(CATALOG.read_text().replace(old, new))
+    with pytest.raises(ModelError, match=words):
         read_catalog(path)
 
 

@@ -16,7 +16,7 @@ from worker.pose.decoder import decode
 from worker.pose.geometry import Geometry
 from worker.pose.peaks import MAX_PEAKS
 from worker.pose.people import People
-from worker.pose.skeleton import COCO_18, MIRRORED
+from worker.pose.skeletons import COCO_18
 
 HEIGHT, WIDTH = 60, 80
 
@@ -85,11 +85,11 @@ def test_flip(three_people: List[np.ndarray], seed: int) -> None:
     people = [joints + rng.uniform(-0.5, 0.5, 2) for joints in three_people]
     heatmaps, pafs = _noisy(people)
     at = Geometry(HEIGHT * 8, WIDTH * 8, 1.0, 8)
-    other_heatmaps = heatmaps[[*MIRRORED, 18]][:, :, ::-1]
+    other_heatmaps = heatmaps[[*COCO_18.mirrored, 18]][:, :, ::-1]
     other_pafs = np.empty_like(pafs)
     channels = {(limb.start, limb.end): limb.paf for limb in COCO_18.limbs}
     for (start, end), channel in channels.items():
-        source = channels[MIRRORED[start], MIRRORED[end]]
+        source = channels[COCO_18.mirrored[start], COCO_18.mirrored[end]]
         other_pafs[channel], other_pafs[channel + 1] = -pafs[source, :, ::-1], pafs[source + 1, :, ::-1]
     before, after = decode(heatmaps, pafs, at)[0], decode(other_heatmaps, other_pafs, at)[0]
     assert len(before) == 3

@@ -106,8 +106,8 @@ def test_unknown_orders_and_scales_are_refused(people: People) -> None:
 
 
 def test_nobody_is_an_empty_list() -> None:
-    assert openpose_json(People.nobody()) == {"version": 1.3, "people": []}
-    assert coco_results(People.nobody(), 7) == []
+    assert openpose_json(People.nobody(18)) == {"version": 1.3, "people": []}
+    assert coco_results(People.nobody(18), 7) == []
 
 
 def test_coco_results_are_accepted_by_pycocotools(people: People) -> None:

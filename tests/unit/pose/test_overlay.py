@@ -8,7 +8,7 @@ import pytest
 from tests.support.synthetic import person
 from worker.pose.overlay import draw_overlay
 from worker.pose.people import People
-from worker.pose.skeleton import COCO_18
+from worker.pose.skeletons import COCO_18
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_draws_on_a_copy(image: np.ndarray, people: People) -> None:
 
 
 def test_nobody_is_the_same_picture_but_not_the_same_array(image: np.ndarray) -> None:
-    drawn = draw_overlay(image, People.nobody())
+    drawn = draw_overlay(image, People.nobody(18))
     assert np.array_equal(drawn, image)
     assert not np.shares_memory(drawn, image)
 
@@ -90,7 +90,7 @@ def test_backgrounds(image: np.ndarray, people: People) -> None:
     assert (alone[:, :150, 3] == 0).all()
     x, y = np.round(people.keypoints[0, 9, :2]).astype(int)
     assert alone[y, x] == pytest.approx([*COCO_18.colors[9], 128], abs=2)
-    nobody = draw_overlay(image, People.nobody(), background="transparent")
+    nobody = draw_overlay(image, People.nobody(18), background="transparent")
     assert not nobody.any()
 
 

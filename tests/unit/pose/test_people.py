@@ -15,15 +15,15 @@ def _people(scores: list) -> People:
 
 
 def test_shapes_are_checked_and_types_settled() -> None:
-    with pytest.raises(ValueError, match=r"expected \(n, 18, 3\), got \(2, 17, 3\)"):
-        People(np.zeros((2, 17, 3)), np.zeros(2))
+    with pytest.raises(ValueError, match=r"expected \(n, K, 3\), got \(2, 17, 2\)"):
+        People(np.zeros((2, 17, 2)), np.zeros(2))
     with pytest.raises(ValueError, match=r"expected \(2,\), got \(3,\)"):
         People(np.zeros((2, 18, 3)), np.zeros(3))
     assert _people([1]).keypoints.dtype == _people([1]).scores.dtype == np.float32
 
 
 def test_nobody_keeps_its_shape() -> None:
-    nobody = People.nobody()
+    nobody = People.nobody(18)
     assert len(nobody) == 0
     assert nobody.keypoints.shape == (0, 18, 3)
     assert nobody.found.shape == (0, 18)

@@ -3,7 +3,7 @@ import pytest
 
 from tests.support.crowd import Scene, score, walk
 from tests.support.synthetic import STANDING
-from worker.pose.skeleton import COCO_18
+from worker.pose.skeletons import COCO_18
 from worker.pose.tracking import Tracker, TrackOptions
 
 SIGMAS = np.array(COCO_18.sigmas)
