@@ -20,6 +20,8 @@ from worker.errors import InvalidRequest, reason_in
 SCHEMA_VERSION = 1
 #: The task's name on the queue.
 TASK = "pose.estimate"
+#: Arguments that may stand by position, in this order.
+BY_POSITION = ("image", "options")
 #: Longest image path or URL that a message may carry, in characters.
 MAX_IMAGE_CHARS = 4096
 
@@ -277,7 +279,11 @@ def id_fault(job_id: Any) -> Optional[str]:
 
 
 def parse_message(args: Sequence[Any], kwargs: Mapping[str, Any], job_id: str = "any") -> Job:
-    """Check a message's positional arguments, of which there are none, its keyword arguments, and its id.
+    """Check a message's arguments, and its id.
+
+    Args:
+        args: those by position that were not given their names, see worker.broker.protocol: too many, or some that are
+            there by keyword, too.
 
     Raises:
         InvalidRequest: as :func:`parse_job`.
@@ -285,8 +291,10 @@ def parse_message(args: Sequence[Any], kwargs: Mapping[str, Any], job_id: str = 
     wrong_id = id_fault(job_id)
     faults = [wrong_id] if wrong_id else []
     faults += [f"{name} is not an argument" for name in kwargs if name not in Job.model_fields]
-    if args:
-        faults.append("image and options are keyword arguments, not positional")
+    if len(args) > len(BY_POSITION):
+        faults.append(f"{len(args)} arguments stand by position, where only image and options may")
+    elif args:
+        faults.append(f"{' and '.join(BY_POSITION[: len(args)])}: given by position and by keyword; leave one out")
     ends = {name: kwargs.get(name) for name in ("webhook", "callback")}
     return parse_job(kwargs.get("image"), kwargs.get("options"), faults, **ends)
 

@@ -184,6 +184,21 @@ def _hostile(publish: Callable[..., None]) -> Iterator[Optional[str]]:
         yield None
 
 
+@pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
+def test_a_job_of_protocol_1_is_done(
+    worker: subprocess.Popen, servers: Servers, client: PoseClient, images: Path
+) -> None:
+    """As gocelery publishes it: the body alone; one of them is refused, and ends all the same."""
+    body = {"task": TASK, "args": [str(images / "bus.jpg"), {"overlay": False}], "kwargs": None, "retries": 0}
+    with kombu.Connection(servers["POSE_BROKER_URL"]) as connection:
+        for fields in ({**body, "id": "gopher"}, {**body, "id": "gopher-2", "retries": "many"}):
+            text, kind = json.dumps(fields), {"content_type": "application/json", "content_encoding": "utf-8"}
+            connection.Producer().publish(text, exchange="pose", routing_key="pose", serializer=None, **kind)
+    assert client.job("gopher").result(60).image.width == 810
+    with pytest.raises(InvalidRequest, match="'retries'"):
+        client.job("gopher-2").result(60)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("servers", [_rabbitmq], ids=["rabbitmq"], indirect=True)
 def test_hostile_messages_end_typed_or_with_the_dead(

@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from tests.support import clean_environ, wait_until
+from tests.support.client_messages import CLIENTS
 from worker.children import stop_child
 
 pytestmark = pytest.mark.queue
@@ -35,6 +36,9 @@ def own(task):
 
 print(json.dumps(eval(what)))
 """
+
+#: What waits for an end, and gives it in words.
+SOON = "(timeout=60, propagate=False))"
 
 
 class Shop(NamedTuple):
@@ -105,6 +109,41 @@ def test_what_follows_goes_to_queues_that_the_operator_lists_alone(shop: Shop) -
     )
     assert "POSE_CALLBACK_QUEUES" in why
     assert shop.client.llen("elsewhere") == 0
+
+
+def test_whoever_waits_for_what_would_have_followed_hears_why_it_does_not(shop: Shop) -> None:
+    other = "app.signature('x', queue='elsewhere')"
+    for what in (f"chain(pose(), {other})", f"chord([pose(), pose()], {other})"):
+        assert "POSE_CALLBACK_QUEUES" in shop.does(f"str({what}.apply_async().get" + SOON)
+    assert shop.client.llen("elsewhere") == 0
+
+
+def test_an_app_that_writes_the_natural_way_is_served(shop: Shop) -> None:
+    """Arguments by position or by keyword, in both of Celery's protocols; what comes before in a chain is the image."""
+    send = "app.send_task('pose.estimate', {}, queue='pose-' + name).get(timeout=60)['image']['width']"
+    for words in (
+        "args=[image]",
+        "args=[image, {'overlay': False}]",
+        "args=[image], kwargs={'options': {'overlay': False}}",
+        "kwargs={'image': image}",
+    ):
+        assert shop.does(send.format(words)) == 48
+        assert shop.does(f"app.conf.update(task_protocol=1) or {send.format(words)}") == 48
+    assert (
+        shop.does("app.signature('pose.estimate', [image], queue='pose-' + name).delay().get(timeout=60)['people']")
+        == []
+    )
+    for words in ("args=[image, {}, 7]", "args=[image], kwargs={'image': image}", "args=[7]", "args=[image, 7]"):
+        why = "str(app.send_task('pose.estimate', {}, queue='pose-' + name).get" + SOON
+        assert "docs/message.md" in shop.does(why.format(words))
+
+
+def test_other_languages_clients_are_served(shop: Shop) -> None:
+    ids = {name: f"{name}-{uuid.uuid4()}" for name in CLIENTS}
+    for name, written in CLIENTS.items():
+        shop.client.lpush(f"pose-{shop.name}", written(ids[name], str(shop.image), {"max_people": 3}))
+    done = shop.does(f"[app.AsyncResult(one).get(timeout=60)['job_id'] for one in {[*ids.values()]}]")
+    assert done == [*ids.values()]
 
 
 def test_an_errback_is_sent_when_a_job_fails(shop: Shop) -> None:

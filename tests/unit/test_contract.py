@@ -61,8 +61,10 @@ def test_what_may_be_secret_in_a_url_is_not_told() -> None:
 def test_a_message_with_other_arguments_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="picture is not an argument"):
         parse_message((), {"image": "a.jpg", "picture": "b.jpg"})
-    with pytest.raises(InvalidRequest, match="not positional"):
-        parse_message(("a.jpg",), {})
+    with pytest.raises(InvalidRequest, match="image: given by position and by keyword"):
+        parse_message(("a.jpg",), {"image": "a.jpg"})
+    with pytest.raises(InvalidRequest, match="3 arguments stand by position"):
+        parse_message(("a.jpg", {}, None), {})
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+import json
+from typing import Any, Callable, List
 
 import redis
 from celery.utils.log import get_logger
 from celery.worker.consumer import consumer
 
 from worker.broker import gate
-from worker.broker.envelope import NO_MESSAGE, in_words, job_id_in
+from worker.broker.embedded import promised
+from worker.broker.envelope import NO_MESSAGE, in_words
+from worker.broker.protocol import as_protocol_2
 from worker.errors import InvalidRequest
+from worker.jobs.message_id import job_id_in
 from worker.servers import dead_queue, is_redis, said
 from worker.settings import settings
 
@@ -18,7 +22,7 @@ logger = get_logger(__name__)
 
 
 class Consumer(consumer.Consumer):
-    """As Celery's; what is no job of ours is refused: kept, logged, and ended under its id unless that is another's.
+    """As Celery's; what is no job of ours is refused: kept, logged, and ended under its id, unless that is another's.
 
     Celery finds the class by the setting ``worker_consumer``.
     Test: each_ends_typed_or_is_kept_and_the_worker_goes_on.
@@ -55,7 +59,7 @@ class Consumer(consumer.Consumer):
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """It is of no protocol that Celery knows."""
-        self._refuse(message, "The message is of no protocol that is known; send Celery's protocol 2.")
+        self._refuse(message, "The message is of no protocol that is known; send what docs/message.md says.")
 
     def on_unknown_task(self, body: Any, message: Any, exc: BaseException) -> None:
         """It is of another task."""
@@ -70,17 +74,26 @@ class Consumer(consumer.Consumer):
         self._refuse(message, f"The message cannot be read: {in_words(exc)}; send plain JSON.")
 
     def _refuse(self, message: Any, why: str) -> None:
-        queue, job_id = str((message.delivery_info or {}).get("routing_key")), job_id_in(message.headers)
+        queue = str((message.delivery_info or {}).get("routing_key"))
+        job_id = job_id_in(message.headers, message.body, message.properties)
         size = message.headers.get("bytes") if message.content_type == NO_MESSAGE else None
         size = size if isinstance(size, int) else None  # strangers can write that, too
         logger.error("✗ A message on %r was refused: %s See: python -m worker refused list", queue, why)
         try:
             self.app.refused.add(why, message.body, queue=queue, job_id=job_id, size=size)
-            # A record means that a proper message of this id was or will be there; a stranger's must not end that job.
-            if job_id is not None and self.app.ledger.state(job_id) is None:
-                self.app.backend.mark_as_failure(job_id, InvalidRequest(why))
+            for waited_for in [*([job_id] if job_id is not None else []), *_promised(message.body)]:
+                self.app.backend.refuse(waited_for, InvalidRequest(why))
         except redis.RedisError as exc:
             logger.error("✗ The refused message could not be kept (%s); it goes back.", said(exc))
             message.reject_log_error(logger, self.connection_errors, requeue=True)
         else:
             message.reject_log_error(logger, self.connection_errors)
+
+
+def _promised(body: Any) -> List[str]:
+    """The ids of what would have followed upon a job whose message is refused."""
+    try:
+        _, parts = as_protocol_2({}, json.loads(body or b""))
+    except (ValueError, RecursionError):
+        return []
+    return promised(parts[2]) if isinstance(parts, list) and len(parts) == 3 else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, Tuple
 
-from worker.contract import queue_fault
+from worker.contract import id_fault, queue_fault
 from worker.errors import InvalidRequest
 
 #: What a body may hold beside the arguments.
@@ -52,6 +52,19 @@ def check_embedded(embedded: Any, queues: Tuple[str, ...]) -> None:
         left += _inner(left.pop(), queues)
     if left:
         raise InvalidRequest(f"The message embeds more than {MAX_TASKS} tasks; send fewer, or send them yourself.")
+
+
+def promised(embedded: Any) -> List[str]:
+    """The ids that the tasks of a chain's rest and of a chord's body are to have: whoever sent them waits for these.
+
+    Of whatever a stranger embeds, at most MAX_TASKS.
+    """
+    parts: Dict[str, Any] = embedded if isinstance(embedded, dict) else {}
+    chain: Any = parts.get("chain")
+    tasks = [parts.get("chord"), *(chain if isinstance(chain, list) else [])][:MAX_TASKS]
+    options = [task.get("options") for task in tasks if isinstance(task, dict)]
+    found = [one.get("task_id") for one in options if isinstance(one, dict)]
+    return [str(task_id) for task_id in found if id_fault(task_id) is None]
 
 
 def _inner(task: Any, queues: Tuple[str, ...]) -> Iterator[Any]:

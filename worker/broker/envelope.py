@@ -12,7 +12,7 @@ from typing import Any, Dict, Mapping, Optional
 
 from kombu.utils.json import loads
 
-from worker.contract import id_fault
+from worker.jobs.message_id import job_id_in_envelope
 
 #: The content type of what is no message; its headers say ``why``, how many ``bytes`` it has, and its ``id`` if any.
 NO_MESSAGE = "application/x-pose-no-message"
@@ -20,6 +20,8 @@ NO_MESSAGE = "application/x-pose-no-message"
 FIRST = "pose_first"
 #: Bytes of an item that is too large, within which its id is still looked for.
 _READ_AT_MOST = 16 << 20
+#: Where a message was sent to, as its delivery_info says.
+_PLACE = ("exchange", "routing_key")
 #: Bytes of what is no message that are kept for whoever looks at the refused ones.
 _KEPT = 2000
 
@@ -34,7 +36,7 @@ def opened(item: bytes, max_bytes: int) -> Dict[str, Any]:
         return _no_message(item, f"it is not JSON ({in_words(exc)})", _job_id_within(item))
     fields = fields if isinstance(fields, dict) else {}
     fault = _too_large(item, max_bytes) if len(item) > max_bytes else _fault(fields)
-    return _no_message(item, fault, job_id_in(fields.get("headers"))) if fault else fields
+    return _no_message(item, fault, job_id_in_envelope(fields)) if fault else fields
 
 
 def _job_id_within(item: bytes) -> Optional[str]:
@@ -43,7 +45,7 @@ def _job_id_within(item: bytes) -> Optional[str]:
         fields = json.loads(item)
     except (ValueError, RecursionError):
         return None
-    return job_id_in(fields.get("headers")) if isinstance(fields, dict) else None
+    return job_id_in_envelope(fields) if isinstance(fields, dict) else None
 
 
 def _too_large(item: bytes, max_bytes: int) -> str:
@@ -61,13 +63,18 @@ def _no_message(item: bytes, why: str, job_id: Optional[str] = None) -> Dict[str
 
 
 def _fault(fields: Mapping[str, Any]) -> Optional[str]:
-    """What is wrong with an envelope, as kombu takes it apart."""
+    """What is wrong with an envelope, as kombu takes it apart.
+
+    It may lack where it was sent to, for which kombu looks; some clients leave that out, and the transport knows.
+    """
     properties, headers, body = fields.get("properties"), fields.get("headers"), fields.get("body")
     if not isinstance(properties, dict) or not (headers is None or isinstance(headers, dict)):
         return "it is no Celery message: it has no properties, or no headers"
-    delivery, priority = properties.get("delivery_info"), properties.get("priority")
-    if not isinstance(delivery, dict) or not all(isinstance(delivery.get(n), str) for n in ("exchange", "routing_key")):
-        return "its delivery_info has no exchange and no routing_key"
+    if properties.get("delivery_info") is None:
+        properties["delivery_info"] = {}
+    delivery, priority = properties["delivery_info"], properties.get("priority")
+    if not isinstance(delivery, dict) or not all(isinstance(delivery.get(n, ""), str) for n in _PLACE):
+        return "its delivery_info names no exchange and no routing_key"
     if isinstance(priority, bool) or not (priority is None or isinstance(priority, int)):
         return "its priority is no number"
     if not (body is None or isinstance(body, str)):
@@ -80,12 +87,6 @@ def _fault(fields: Mapping[str, Any]) -> Optional[str]:
         except ValueError as exc:
             return f"its body is not base64 ({in_words(exc)})"
     return None
-
-
-def job_id_in(headers: Any) -> Optional[str]:
-    """The job's id in a message's `headers`, if there is one that may be used."""
-    job_id = headers.get("id") if isinstance(headers, dict) else None
-    return job_id if id_fault(job_id) is None else None
 
 
 def in_words(exc: Optional[BaseException]) -> str:

@@ -1,5 +1,7 @@
 """What a message must be before Celery looks at it: JSON of our task, of bounded size and depth, with honest headers.
 
+Whatever a client has written, Celery and the task get protocol 2 with keyword arguments, see worker.broker.protocol.
+
 Celery trusts its messages: a header of the wrong type, a body that is none or is nested a thousand times, or one that
 unpacks to gigabytes ends the whole worker, and some headers lift its time limits. Here, in the worker's parent, each
 message is looked at first; see :mod:`worker.broker.consumer` for what becomes of one that is refused.
@@ -13,10 +15,12 @@ from typing import Any, Iterator, List, Optional, Tuple
 import kombu.compression
 from celery.app.task import Context
 from celery.utils.time import maybe_iso8601, maybe_make_aware
+from kombu.utils.json import dumps
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from worker.broker.embedded import check_embedded
 from worker.broker.envelope import NO_MESSAGE, in_words
+from worker.broker.protocol import as_protocol_2, by_keyword
 from worker.contract import TASK, id_fault
 from worker.errors import InvalidRequest
 from worker.files import printable
@@ -81,7 +85,8 @@ def _packed(_: Any) -> None:
 
 
 def check(message: Any, max_bytes: int, callback_queues: Tuple[str, ...]) -> None:
-    """Check kombu's `message`, and take from its headers what the worker decides itself.
+    """Check kombu's `message`, put it in the one form that the worker knows, and take from its headers what the worker
+    decides itself.
 
     Args:
         max_bytes: as POSE_MAX_MESSAGE_BYTES.
@@ -102,14 +107,21 @@ def check(message: Any, max_bytes: int, callback_queues: Tuple[str, ...]) -> Non
             f"The message is {message.content_type!r:.100} in {message.content_encoding!r:.100}; "
             f"this worker takes JSON ({_JSON}) in utf-8."
         )
-    _check_headers(message)
     try:
-        body = message.decode()
+        written = message.decode()
     except Exception as exc:  # of whatever kind the JSON's own types raise
         raise InvalidRequest(
             f"The message's body cannot be read: {in_words(exc)}; send what docs/message.md says."
         ) from exc
-    _check_body(body, callback_queues)
+    if not isinstance(message.headers, dict):
+        raise InvalidRequest("The message's headers are no object; send what docs/message.md says.")
+    message.headers, body = as_protocol_2(message.headers, written)
+    _check_headers(message)
+    body = _checked_body(body, callback_queues)
+    if body != written:
+        # Celery reads one or the other. Test: every_client_is_understood.
+        message.body, message._decoded_cache = dumps(body).encode(), body
+        message.content_encoding = "utf-8"
 
 
 #: How text may be called that is UTF-8.
@@ -118,8 +130,6 @@ _JSON = "application/json"
 
 
 def _check_headers(message: Any) -> None:
-    if not isinstance(message.headers, dict):
-        raise InvalidRequest("The message has no headers; send Celery's protocol 2, as docs/message.md has it.")
     for name in _DROPPED & set(message.headers):
         del message.headers[name]
     if too_deep(message.headers) or too_deep(message.properties):
@@ -133,7 +143,7 @@ def _check_headers(message: Any) -> None:
         fault = exc.errors(include_url=False, include_input=False)[0]
         raise InvalidRequest(
             f"The message's header {fault['loc'][0]!r:.100} is wrong ({fault['msg'].lower()}); "
-            "send Celery's protocol 2, as docs/message.md has it."
+            "send what docs/message.md says."
         ) from exc
     if headers.task != TASK:
         raise InvalidRequest(f"The task {headers.task!r:.200} is not known here; send {TASK}.")
@@ -149,10 +159,11 @@ def _check_eta(eta: Optional[str]) -> None:
         raise InvalidRequest(f"The message is not to be done before {eta:.40} (eta, countdown); send it then.")
 
 
-def _check_body(body: Any, callback_queues: Tuple[str, ...]) -> None:
+def _checked_body(body: Any, callback_queues: Tuple[str, ...]) -> List[Any]:
+    """The body, with the arguments by keyword; what says that there are none may also be null."""
     if not isinstance(body, (list, tuple)) or len(body) != 3:
         raise InvalidRequest("The message's body must be a list of arguments, keyword arguments and what is embedded.")
-    args, kwargs, embedded = body
+    args, kwargs = [] if body[0] is None else body[0], {} if body[1] is None else body[1]
     if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
         raise InvalidRequest(
             "The message's body must begin with a list and an object, the arguments; see docs/message.md."
@@ -161,7 +172,8 @@ def _check_body(body: Any, callback_queues: Tuple[str, ...]) -> None:
         raise InvalidRequest("self is not an argument; see docs/message.md.")
     if too_deep(body):
         raise InvalidRequest(f"The message is nested more than {MAX_DEPTH} times; send what docs/message.md says.")
-    check_embedded(embedded, callback_queues)
+    check_embedded(body[2], callback_queues)
+    return [*by_keyword(args, kwargs), body[2]]
 
 
 def too_deep(value: Any, most: int = MAX_DEPTH) -> bool:

@@ -56,6 +56,10 @@ class ResultBackend(_Encoding, RedisBackend):
         kept = None if isinstance(exc, PoseError) else traceback
         return super().mark_as_failure(task_id, exc, kept, *args, **kwargs)
 
+    def refuse(self, task_id: str, exc: PoseError) -> bool:
+        """Store `exc` as the failure of a refused message's id, unless that is a job's, or something is stored."""
+        return bool(self.app.ledger.refuse(task_id, self.encoded(task_id, exc, states.FAILURE)))
+
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
         """Store an outcome, until Redis answers."""
         ended = "dead" if isinstance(result, DeadLetter) else _STATES.get(state, "")

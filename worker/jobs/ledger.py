@@ -181,6 +181,10 @@ class Ledger:
         """Write an outcome, ``dead`` being one, and its result; False if the job has had one before, which stands."""
         return bool(self._run("finish", job_id, state, *result, self._dead_keep_s))
 
+    def refuse(self, job_id: str, result: ResultKey) -> bool:
+        """Write the outcome of a refused message that bears this id; False if a job has it, or something is stored."""
+        return bool(self._run("refuse", job_id, *result))
+
     def suspects(self, token: str, lists: Sequence[str]) -> Optional[Tuple[List[str], List[str], Dict[str, List[str]]]]:
         """For the reconciler: the jobs of expired leases, of pauses that are over, and, of each list, the ones that
         left it and were not begun. None if another reconciler is at work."""

@@ -16,6 +16,7 @@ import redis
 from worker.children import Rounds
 from worker.errors import InvalidRequest
 from worker.jobs.ledger import LEASE_S, Ledger, token
+from worker.jobs.message_id import job_id_in_envelope
 from worker.servers import DEFAULT_URL, PRIORITIES, Keys, connect, is_redis, queue_list
 from worker.settings import Settings
 
@@ -111,6 +112,6 @@ def _job_id(text: bytes) -> str:
     """The id in a message as Redis holds it: alone in a queue, in a list while it is in work; "" if it is none."""
     try:
         message = json.loads(text)
-        return str((message[0] if isinstance(message, list) else message)["headers"]["id"])
-    except (ValueError, LookupError, TypeError, RecursionError):  # strangers can write to queues
+        return job_id_in_envelope(message[0] if isinstance(message, list) else message) or ""
+    except (ValueError, LookupError, AttributeError, RecursionError):  # strangers can write to queues
         return ""

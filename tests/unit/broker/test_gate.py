@@ -11,7 +11,7 @@ from kombu import Connection
 
 from tests.support.hostile_messages import arguments, message
 from worker.broker import gate
-from worker.broker.envelope import NO_MESSAGE, job_id_in, opened
+from worker.broker.envelope import opened
 from worker.contract import TASK
 from worker.errors import InvalidRequest
 
@@ -81,7 +81,11 @@ SIGNATURE = {
 LET_THROUGH = [
     pytest.param(message(body=GOOD), id="as a client sends it"),
     pytest.param(message(body=GOOD, encode=False), id="a body that is not base64, as other brokers have it"),
-    pytest.param(message(body=[["a"], {}, {}]), id="arguments by position: the task itself says what it takes"),
+    pytest.param(message(body=[["a"], {}, {}]), id="arguments by position"),
+    pytest.param(message(body=[["a"] * 5, {}, {}]), id="too many of them: the task itself says what it takes"),
+    pytest.param(message(body=[None, None, None]), id="no arguments, and null for each kind of them"),
+    pytest.param(_with(delivery_info=None), id="no delivery_info"),
+    pytest.param(_with(delivery_info={}), id="a delivery_info of nothing"),
     pytest.param(message(body=[[], {}, None]), id="nothing embedded"),
     pytest.param(message("@a.B_c:d-9", GOOD), id="an id of every character that one may have"),
     pytest.param(message("x" * 200, GOOD), id="the longest id"),
@@ -118,7 +122,7 @@ REFUSED = [
     pytest.param({**message(body=GOOD), "properties": None}, "no properties", id="no properties"),
     pytest.param({**message(body=GOOD), "headers": [1]}, "no headers", id="headers that are a list"),
     pytest.param({**message(), "body": 7}, "body is no string", id="a body that is a number"),
-    pytest.param(_with(delivery_info=None), "delivery_info", id="no delivery_info"),
+    pytest.param(_with(delivery_info=[]), "delivery_info", id="a delivery_info that is a list"),
     pytest.param(
         _with(delivery_info={"exchange": "", "routing_key": 7}), "delivery_info", id="a routing key of a number"
     ),
@@ -170,7 +174,7 @@ REFUSED = [
     pytest.param(message(body=[[], {}, {}, {}]), "list of arguments", id="a body of four"),
     pytest.param(message(body=[{}, {}, {}]), "begin with a list and an object", id="arguments that are an object"),
     pytest.param(message(body=[[], [], {}]), "begin with a list and an object", id="keyword arguments that are a list"),
-    pytest.param(message(body=[[], None, {}]), "begin with a list and an object", id="keyword arguments of null"),
+    pytest.param(message(body=[["a"], "a", {}]), "begin with a list and an object", id="keyword arguments of text"),
     pytest.param(message(body=[[], {"self": 1}, {}]), "self is not an argument", id="the task itself"),
     pytest.param(
         message(body=[[], {"options": _nested(gate.MAX_DEPTH)}, {}]), "nested", id="arguments that are too deep"
@@ -221,23 +225,6 @@ def test_what_the_worker_decides_itself_is_taken_out(channel: Any, name: str) ->
     headers = looked_at(channel, json.dumps(fields).encode()).headers
     assert name not in headers
     assert headers["traceparent"] == "kept"
-
-
-@pytest.mark.parametrize(
-    ("headers", "job_id"),
-    [
-        ({"id": "mine"}, "mine"),
-        ({"id": "../mine"}, None),  # it may not be used
-        ({"id": 7}, None),
-        ({}, None),
-        (None, None),
-        ([], None),
-    ],
-)
-def test_who_waits_for_a_refused_message_is_found_by_its_id(headers: Any, job_id: Optional[str]) -> None:
-    refused = opened(json.dumps({"headers": headers, "properties": 7}).encode(), MOST)
-    assert refused["content-type"] == NO_MESSAGE
-    assert job_id_in(refused["headers"]) == job_id
 
 
 def test_a_deep_value_is_measured_without_recursion() -> None:

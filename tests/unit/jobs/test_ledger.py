@@ -109,6 +109,24 @@ def test_the_first_outcome_stands(ledger: Ledger, result: Any, redis_client: red
     assert redis_client.get(result("").key) == b"first"
 
 
+def test_a_refused_message_ends_an_id_that_nobody_has(ledger: Ledger, result: Any, redis_client: redis.Redis) -> None:
+    assert ledger.refuse("j", result("refused"))
+    assert redis_client.get(result("").key) == b"refused"
+    assert redis_client.ttl(result("").key) > 0
+    assert not ledger.refuse("j", result("again"))  # the first outcome stands
+    assert redis_client.get(result("").key) == b"refused"
+    assert ledger.state("j") is None
+
+
+def test_a_refused_message_ends_nobody_elses_job(ledger: Ledger, result: Any, redis_client: redis.Redis) -> None:
+    ledger.record("j", MESSAGE)
+    assert not ledger.refuse("j", result("refused"))
+    assert redis_client.get(result("").key) is None
+    redis_client.set(result("").key, b"of another app's task, which keeps no record", ex=60)
+    assert not ledger.refuse("another", result("refused"))
+    assert redis_client.get(result("").key).startswith(b"of another")
+
+
 def test_attempts_are_counted_and_then_the_job_is_dead(ledger: Ledger, result: Any, redis_client: redis.Redis) -> None:
     for number in (1, 2):
         assert _begin(ledger, result, str(number))[:2] == ("begun", number)
