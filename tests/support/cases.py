@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 SIZES = ((64, 64), (40, 56), (24, 104), (72, 8), (56, 88))
 BATCHES = (1, 3)
 #: Nets of the catalogue that are compared with random weights.
-RANDOM = ("cmu_coco", "lightweight_openpose")
+RANDOM = ("cmu_coco", "lightweight_openpose", "body_25")
 #: Where Caffe2's outputs are recorded, as float16 of every third value.
 GOLDEN = Path(__file__).with_name("caffe2_outputs.npz")
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 import models.convert.__main__
 import models.fetch
 import models.inspect
-from models.catalog import find_entry
+from models.catalog import find_entry, read_catalog
 from tests.support import ROOT
 from tests.support.catalog import GRAPH, small_catalog
 from tests.support.documents import example
@@ -61,7 +61,19 @@ def test_convert_looks_at_a_file_of_that_name(tmp_path: Path, monkeypatch: pytes
     done = _run(models.convert.__main__, [file, *arguments])
     assert done.exit_code == 1
     row = next(line for line in (ROOT / "docs/models.md").read_text().splitlines() if line.startswith(f"| `{file}`"))
-    assert f"expected SHA-256 {row.split('`')[3]} for a file of this name" in done.output
+    assert f"expected SHA-256 {row.split('`')[5]} for a file of this name" in done.output
+
+
+@pytest.mark.parametrize("name", sorted(read_catalog()))
+def test_the_table_says_what_the_catalogue_does(name: str) -> None:
+    lines = (ROOT / "docs/models.md").read_text().splitlines()
+    (row,) = [line for line in lines if line.startswith(f"| `{name}`")]
+    entry = find_entry(name)
+    assert f"| {entry.accuracy or 'not published'} |" in row
+    assert f"| {entry.gflop} | {'CMU' if entry.confirm else entry.licence} |" in row
+    for file in (file for file in entry.files if file.checksum and not file.package):
+        (row,) = [line for line in lines if line.startswith(f"| `{file.name}`")]
+        assert row.endswith(f"| `{name}` | {file.checksum.replace(' ', ' `')}` |")
 
 
 def test_make_caffe2_test_is_run_where_everything_is() -> None:
