@@ -38,21 +38,22 @@ class PoseTask(Task):
             DeadLetter: what may pass did not, POSE_MAX_ATTEMPTS times.
             Ignore: the job is tried again later, or this message of it is superfluous.
         """
-        slot, job_id, settings = self.app.slot, self.request.id, self.app.slot.settings
+        app, request, slot = self.app, self.request, self.app.slot
+        job_id, settings = request.id, slot.settings
         attempt = self._attempt = Attempt(
-            self.app.ledger,
+            app.ledger,
             settings,
-            holding(self.request, self.app.incarnation),
-            message_of(self.request, settings.consumed[0]),
+            holding(request, app.incarnation),
+            message_of(request, settings.consumed[0]),
             slot.where,
-            self._encoded,
+            lambda carried, state: app.backend.encoded(job_id, carried, state, request=request),
         )
         slot.life.begin(attempt.renew)
         try:
             attempt.begin()
             listeners = wanted(message, settings)
             if listeners:
-                outlast(lambda: self.app.pending.add(job_id, *listeners))
+                outlast(lambda: app.pending.add(job_id, *listeners))
             with slot.life.at_work(settings.soft_time_limit_s):
                 job = parse_message(args, message, job_id)
                 check_wanted(job, settings)
@@ -85,9 +86,6 @@ class PoseTask(Task):
             slot.announce(attempt.end("succeeded", result=retval))
         if wanted(kwargs, slot.settings):
             self.app.pending.ring(task_id)
-
-    def _encoded(self, carried: Any, state: str) -> Any:
-        return self.backend.encoded(self.request.id, carried, state, request=self.request)
 
 
 def _as_transient(exc: BaseException, message: Dict[str, Any], limit_s: float) -> TransientError:
