@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -10,10 +11,14 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
+import redis
 import yaml
 
 from tests.support import ROOT
 from tests.support.box import image, instructions
+from worker.client import PoseClient
+from worker.jobs.ledger import Ledger, Message, ResultKey
+from worker.servers import queue_list
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
@@ -113,9 +118,51 @@ def test_manifests_fit_keda_s_schemas() -> None:
     scaled = manifest("ScaledObject")["spec"]
     assert scaled["scaleTargetRef"]["name"] == manifest("Deployment")["metadata"]["name"]
     assert "replicas" not in manifest("Deployment")["spec"]
-    [trigger] = scaled["triggers"]
-    assert (trigger["type"], trigger["metadata"]["listName"]) == ("redis", "pose")
-    assert trigger["authenticationRef"]["name"] == manifest("TriggerAuthentication")["metadata"]["name"]
+    for trigger in scaled["triggers"]:
+        assert trigger["type"] == "redis"
+        assert trigger["authenticationRef"]["name"] == manifest("TriggerAuthentication")["metadata"]["name"]
+
+
+def test_scaling_sees_all_jobs_that_wait_or_are_in_work(broker: str, redis_client: redis.Redis) -> None:
+    """Where a client's jobs and the ledger's sets really are, counted as KEDA does, and added as it is told to."""
+    scaled = manifest("ScaledObject")["spec"]
+    counted = {trigger["name"]: trigger["metadata"]["listName"] for trigger in scaled["triggers"]}
+    modifiers = scaled["advanced"]["scalingModifiers"]
+    assert modifiers["formula"].split(" + ") == list(counted)
+    assert (modifiers["target"], modifiers["activationTarget"]) == ("20", "0")
+
+    def jobs() -> int:
+        count = "return redis.call(redis.call('type', KEYS[1]).ok == 'zset' and 'zcard' or 'llen', KEYS[1])"
+        return sum(redis_client.eval(count, 1, key) for key in counted.values())
+
+    with PoseClient(broker) as client:
+        handles = [client.submit("/a.jpg", priority=priority) for priority in range(10)]
+    assert jobs() == 10
+    lists = {key.decode() for key in redis_client.keys("pose*") if redis_client.type(key) == b"list"}
+    assert lists == {key for name, key in counted.items() if name.startswith("p")}
+    ledger, stored = Ledger(redis_client, "pose"), ResultKey("result", "text", 60)
+    for number, job in enumerate(handles):
+        message = json.loads(redis_client.rpop(queue_list("pose", number)))
+        assert message["headers"]["id"] == job.id
+        _, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+        ledger.begin(job.id, "a worker", Message("pose", kwargs=kwargs, priority=number), {}, 3, stored)
+    assert jobs() == 10  # in work
+    for job in handles:
+        ledger.later(job.id, "a worker", "it may pass", 60.0, 3, stored)
+    assert jobs() == 10
+    for job in handles:
+        ledger.finish(job.id, "done", stored)
+    assert jobs() == 0
+
+
+def test_scaling_to_zero_is_the_same_but_for_that() -> None:
+    [option] = documents("kubernetes/to-zero/kustomization.yaml")
+    assert (DEPLOY / "kubernetes" / "to-zero" / option["resources"][0]).resolve() == DEPLOY / "kubernetes"
+    [patch] = option["patches"]
+    assert patch["target"] == {"kind": "ScaledObject", "name": manifest("ScaledObject")["metadata"]["name"]}
+    [step] = yaml.safe_load(patch["patch"])
+    assert (step["op"], step["path"], step["value"]) == ("replace", "/spec/minReplicaCount", 0)
+    assert manifest("ScaledObject")["spec"]["minReplicaCount"] == 1
 
 
 def test_a_pod_has_one_gpu_and_the_time_that_its_drain_takes() -> None:

@@ -17,6 +17,7 @@ from worker.children import start_child, stop_child
 from worker.client import PoseClient
 from worker.errors import BrokerUnavailable, JobCancelled
 from worker.jobs.ledger import Ledger, Message
+from worker.servers import queue_list
 
 pytestmark = pytest.mark.queue
 
@@ -169,8 +170,9 @@ def test_operators_and_observers_do_their_work(deployment: Deployment, no_denial
         done = deployment.run(["python", "-m", "worker", command, "all"])
         assert f": {command}d" in done.stdout, done.stderr
     with deployment.redis("scaler") as scaler:  # as KEDA asks for the length
-        script = "local kind = redis.call('type', KEYS[1]).ok; return {kind, redis.call('llen', KEYS[1])}"
-        assert scaler.eval(script, 1, "pose") == ["none", 0]
+        script = "redis.call('type', KEYS[1]); return redis.call(ARGV[1], KEYS[1])"
+        assert [scaler.eval(script, 1, queue_list("pose", priority), "llen") for priority in range(10)] == [0] * 10
+        assert [scaler.eval(script, 1, key, "zcard") for key in ("pose:running", "pose:later")] == [0, 0]
 
 
 def test_workers_load_the_scripts_again_when_redis_has_lost_them(deployment: Deployment, samples: Path) -> None:
