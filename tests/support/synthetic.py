@@ -57,6 +57,22 @@ def person(x: float, y: float, size: float, limp: Sequence[float] = ()) -> np.nd
     return joints * (size / 4) + (x, y)
 
 
+#: Where other skeletons have keypoints that COCO-18 has not.
+_ELSEWHERE = {
+    **{"mid_hip": (0.0, 2.0), "head": (0.0, 0.0), "chest": (0.0, 1.4)},
+    **{"right_heel": (-0.4, 4.0), "right_big_toe": (-0.1, 4.1), "right_small_toe": (-0.7, 4.1)},
+    **{"left_heel": (0.4, 4.0), "left_big_toe": (0.1, 4.1), "left_small_toe": (0.7, 4.1)},
+    **{"middle": (0.0, 2.0), "left_point": (1.4, 1.6), "right_point": (-1.4, 1.6), "top": (0.2, 0.0)},
+    **{"bottom": (0.1, 4.0)},
+}
+
+
+def person_of(skeleton: Skeleton, x: float, y: float, size: float) -> np.ndarray:
+    """Joints float (K, 2) in cells, as :func:`person`, of another skeleton."""
+    places = {**dict(zip(COCO_18.keypoints, STANDING)), **_ELSEWHERE}
+    return np.array([places[name] for name in skeleton.keypoints]) * (size / 4) + (x, y)
+
+
 def draw_maps(
     people: Sequence[np.ndarray], height: int, width: int, skeleton: Skeleton = COCO_18
 ) -> Tuple[np.ndarray, np.ndarray]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from worker.cli.writers import CocoFile, Done, OpenPoseFiles
-from worker.contract import Image, Model, Overlay, Result
+from worker.cli.writers import CocoFile, CsvFile, Done, OpenPoseFiles
+from worker.contract import Image, Model, Overlay, Person, Result
 from worker.errors import ImageNotFound, InvalidRequest
 
 
@@ -75,3 +77,23 @@ def test_nobody_at_all_is_an_empty_list(tmp_path: Path) -> None:
     results = CocoFile(tmp_path / "results.json")
     results.close()
     assert json.loads((tmp_path / "results.json").read_text()) == []
+
+
+def test_a_table_of_all_images(tmp_path: Path) -> None:
+    table = CsvFile(tmp_path / "people.csv")
+    table.add(_done("/data/a.jpg", people=2))
+    table.add(_done("/data/n\udcffo.jpg", people=0))
+    table.add(Done("/data/9.jpg", "9", ImageNotFound("no")))
+    other = _done("/data/b.jpg")
+    person = {"score": 0.9, "keypoints": [(1.0, 2.0, 0.5)]}
+    changes = {"skeleton": "dot", "keypoint_names": ("dot",), "people": [Person.model_validate(person)]}
+    with pytest.raises(InvalidRequest, match="its net has another skeleton"):
+        table.add(replace(other, outcome=other.outcome.model_copy(update=changes)))
+    assert not (tmp_path / "people.csv").exists()
+    table.close()
+    rows = list(csv.DictReader((tmp_path / "people.csv").read_text().splitlines()))
+    assert [(row["image"], row["person"], row["score"]) for row in rows] == [
+        ("/data/a.jpg", "1", "0.9"),
+        ("/data/a.jpg", "2", "0.9"),
+    ]
+    assert [rows[0][f"right_wrist_{field}"] for field in "xyc"] == ["40.0", "20.0", "0.5"]
