@@ -67,7 +67,7 @@ def test_convert_looks_at_a_file_of_that_name(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("name", sorted(read_catalog()))
 def test_the_table_says_what_the_catalogue_does(name: str) -> None:
     lines = (ROOT / "docs/models.md").read_text().splitlines()
-    (row,) = [line for line in lines if line.startswith(f"| `{name}`")]
+    row = next(line for line in lines if line.startswith(f"| `{name}`"))  # of the first table
     entry = find_entry(name)
     assert f"| {entry.accuracy or 'not published'} |" in row
     assert f"| {entry.gflop} | {'CMU' if entry.confirm else entry.licence} |" in row
