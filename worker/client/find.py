@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Iterator, Sequence, Set, Tuple
 
 #: What folders are searched for.
-EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
+EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "avif", "heic", "heif", "jxl")
 
 
 @dataclass(frozen=True)

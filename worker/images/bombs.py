@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterator, Tuple
 import numpy as np
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
+from PIL.MpoImagePlugin import MpoImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 #: Most bytes and most reads until an image's size is known: Pillow reads each part of a header by itself.
@@ -64,7 +65,9 @@ class Reader(io.BytesIO):
     def allow_header(self) -> None:
         """Allow what is read until the image's size is known."""
         size, self._reads = _MOST_HEADER
-        self._bytes = max(size, len(self.getbuffer()) * self.getbuffer()[:4].tobytes().startswith(b"RIFF"))
+        start = self.getbuffer()[:8].tobytes()  # some are read as a whole, at once
+        whole = len(self.getbuffer()) if start.startswith(b"RIFF") or start.endswith(b"ftyp") else 0
+        self._bytes = max(size, 2 * whole)
 
     def allow_rest(self) -> None:
         """Allow what is read of its pixels, or to count its frames."""
@@ -191,6 +194,8 @@ def tile_size(picture: Image.Image) -> Tuple[int, int]:
 
 def count_frames(picture: Image.Image, reader: Reader) -> Tuple[int, bool]:
     """How many frames or pages there are, and whether there are more than were counted; `reader` is what it reads."""
+    if isinstance(picture, MpoImageFile):  # the others are previews of the first, gain maps, or other eyes' views
+        return 1, False
     if not isinstance(picture, (TiffImageFile, GifImageFile)):
         return int(getattr(picture, "n_frames", 1)), False
     # As Pillow itself counts: what is in a frame that is not used does not matter.

@@ -11,7 +11,7 @@ from typing import Callable, Dict, Optional, Tuple, Type
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image
 
 from worker.contract import without_query
 from worker.errors import (
@@ -24,12 +24,12 @@ from worker.errors import (
     PoseError,
 )
 from worker.files import printable
+from worker.images import jxl
 from worker.images.bombs import Costly, Reader, check, count_frames, tile_size
+from worker.images.formats import Unknown, kind_of, need, open_picture
 from worker.images.policy import ImagePolicy, is_remote, local_path
 from worker.images.remote import read_remote
 
-#: What is decoded, whatever the file is called. Nothing here fetches, scripts or calls another program.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 #: Most strips or tiles of an image, each of which is read by itself: a scanner's have one for each of its lines.
 _MOST_PIECES = 100_000
 #: Pixels that are converted at a time, at eight bytes each and more.
@@ -50,6 +50,8 @@ _TURNS: Dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 #: Pillow's own limit, for the whole process; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
+#: The other slots fill the cores.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 #: What opening a file fails with where it must not be opened.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
@@ -105,12 +107,13 @@ def decode_image(data: bytes, path: str, policy: ImagePolicy) -> LoadedImage:
         return replace(_decode(data, shown, policy), path=path)
     except PoseError:
         raise
-    except Costly as exc:
+    except (Costly, Unknown) as exc:
         raise _undecodable(shown, str(exc)) from exc
     except MemoryError as exc:
         raise ImageTooLarge(f"{shown} did not fit into memory; send a smaller image.") from exc
     except Exception as exc:  # decoders raise errors of every kind on hostile files
-        raise _undecodable(shown, f"it is truncated or corrupt ({exc or type(exc).__name__})") from exc
+        reason = " ".join(str(exc).split()) or type(exc).__name__
+        raise _undecodable(shown, f"it is truncated or corrupt ({reason})") from exc
 
 
 def _read(local: str, shown: str, policy: ImagePolicy) -> bytes:
@@ -176,13 +179,15 @@ def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what is checked here
         check(data)
+        kind = kind_of(data)
+        need(kind)
+        if kind == "JXL":
+            stream = jxl.codestream(data)
+            _check_size(jxl.size_of(stream), shown, policy)
+            return LoadedImage(_through_pillow(jxl.decode(stream)), shown, kind, 1, ())
         reader = Reader(data)
         reader.allow_header()
-        try:
-            picture = Image.open(reader, formats=FORMATS)
-        except UnidentifiedImageError as exc:
-            raise _undecodable(shown, f"it is not an image in {', '.join(FORMATS)}") from exc
-        with picture:
+        with open_picture(data, kind, reader) as picture:
             _check_size(picture.size, shown, policy)
             _check_pieces(picture, shown, policy)
             frames, more = count_frames(picture, reader)
@@ -197,7 +202,12 @@ def _decode(data: bytes, shown: str, policy: ImagePolicy) -> LoadedImage:
                 notes.append("its EXIF data cannot be read, so it was not turned")
             turn = _TURNS.get(orientation or 1)
             pixels = pixels if turn is None else np.ascontiguousarray(turn(pixels))
-            return LoadedImage(pixels, shown, str(picture.format), frames, tuple(notes))
+            return LoadedImage(pixels, shown, _format(picture), frames, tuple(notes))
+
+
+def _format(picture: Image.Image) -> str:
+    """A JPEG that has more JPEGs behind it (CIPA DC-007), such as a phone's gain map for bright screens, is a JPEG."""
+    return "JPEG" if picture.format == "MPO" else str(picture.format)
 
 
 def _check_size(size: Tuple[int, int], shown: str, policy: ImagePolicy) -> None:
@@ -229,7 +239,7 @@ def _orientation(picture: Image.Image) -> Optional[int]:
 
 def _through_opencv(data: bytes, picture: Image.Image) -> Optional[np.ndarray]:
     """What OpenCV decodes in less time or memory than Pillow: plain JPEGs, WebPs, packed BMPs; else None."""
-    kind = picture.format
+    kind = _format(picture)
     plain = kind == "JPEG" and picture.mode in ("RGB", "L") and data.rstrip(b"\0").endswith(b"\xff\xd9")
     packed = kind == "BMP" and picture.info.get("compression") in _PACKED
     if not plain and not packed and kind != "WEBP":
@@ -247,8 +257,12 @@ def _through_opencv(data: bytes, picture: Image.Image) -> Optional[np.ndarray]:
 
 def _through_pillow(picture: Image.Image) -> np.ndarray:
     """The first frame as uint8 (H, W, 3), BGR. A TIFF is turned, too."""
-    picture.seek(0)
+    size = picture.size
+    if picture.format != "HEIF":  # which has its first image wherever it says
+        picture.seek(0)
     picture.load()
+    if picture.format == "HEIF" and picture.size != size:  # which is what was checked
+        raise ValueError("its parts disagree on its size")
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         least, scale = _range(picture)
         return _by_bands(

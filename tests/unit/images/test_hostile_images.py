@@ -20,7 +20,8 @@ from PIL import Image
 
 from tests.support.hostile_files import valid_images, write_files
 from worker.errors import ImageError, ImageNotAllowed
-from worker.images.local import FORMATS, load_image
+from worker.images.formats import FORMATS
+from worker.images.local import load_image
 from worker.images.policy import ImagePolicy
 
 #: Seconds of processor time within which any file must be decoded or refused; none takes a tenth.
