@@ -39,17 +39,20 @@ def paint(heatmaps: np.ndarray, pafs: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(blocks.transpose(3, 1, 4, 2, 0).reshape(height * STRIDE, width * STRIDE, 3))
 
 
-def write_reading_net(directory: Path, skeleton: Skeleton, stated: Union[str, Dict[str, Any]]) -> Path:
-    """Write the net's three files; `stated` is the skeleton as model.json has it. Returns `directory`."""
+def reading_weights(skeleton: Skeleton) -> np.ndarray:
+    """The weights of the net's one convolution, (channels, 3, 8, 8); it has no bias."""
     parts, fields = len(skeleton.keypoints) + 1, skeleton.paf_channels
     weights = np.zeros((parts + fields, STRIDE * STRIDE * 3), np.float32)
     weights[np.arange(parts), np.arange(parts)] = 1 / 255
     for field in range(fields):
         weights[parts + field, [parts + field, parts + fields + field]] = 1 / 255, -1 / 255
-    parameters = {
-        "w": weights.reshape(parts + fields, 3, STRIDE, STRIDE),
-        "b": np.zeros(parts + fields, np.float32),
-    }
+    return weights.reshape(parts + fields, 3, STRIDE, STRIDE)
+
+
+def write_reading_net(directory: Path, skeleton: Skeleton, stated: Union[str, Dict[str, Any]]) -> Path:
+    """Write the net's three files; `stated` is the skeleton as model.json has it. Returns `directory`."""
+    parts, fields = len(skeleton.keypoints) + 1, skeleton.paf_channels
+    parameters = {"w": reading_weights(skeleton), "b": np.zeros(parts + fields, np.float32)}
     directory.mkdir(parents=True, exist_ok=True)
     predict = netdef([("Conv", ["x", "w", "b"], ["y"], {"kernel": STRIDE, "stride": STRIDE})])
     (directory / "predict_net.pb").write_bytes(predict.SerializeToString())
