@@ -11,7 +11,7 @@ import re
 from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
 from typing_extensions import Annotated
 
 from worker.errors import InvalidRequest, reason_in
@@ -43,6 +43,8 @@ _CELERYS_KEYS = ("unacked", "_kombu", "celery-task-meta", "celery-taskset-meta",
 #: Most keypoints of a person.
 MAX_KEYPOINTS = 256
 Keypoint = Optional[Tuple[float, float, float]]
+Hand = Annotated[Tuple[Keypoint, ...], Field(min_length=21, max_length=21)]
+Face = Annotated[Tuple[Keypoint, ...], Field(min_length=70, max_length=70)]
 
 #: What the presets stand for; docs/accuracy.md has their accuracy and time. `balanced` is the height that the nets were
 #: trained for; `accurate` looks at the scales that their authors test with (Cao et al., CVPR 2017).
@@ -93,6 +95,9 @@ class Options(_Strict):
     )
     merge: Literal["avg", "max"] = Field("avg", description="How the maps of several scales are merged")
     flip: bool = Field(False, description="Also run the mirrored image and average")
+    parts: Tuple[Literal["body", "hands", "face"], ...] = Field(
+        ("body",), max_length=3, description="What is looked for; hands and faces by the body that they belong to"
+    )
     max_people: Optional[int] = Field(None, ge=1, le=1000, description="Keep only the best-scored people")
     min_score: float = Field(
         0.1, ge=0, le=1, description="Leave out people scored lower; below 0.1 are fragments of people"
@@ -101,6 +106,13 @@ class Options(_Strict):
     maps: bool = Field(
         False, description="Also keep the net's heatmaps and part affinity fields (a NumPy archive, float16)"
     )
+
+    @field_validator("parts")
+    @classmethod
+    def _have_a_body(cls, parts: Tuple[str, ...]) -> Tuple[str, ...]:
+        if "body" not in parts:
+            raise ValueError("must have body, by which the others are found")
+        return parts
 
     @model_validator(mode="after")
     def _are_bounded(self) -> Options:
@@ -201,12 +213,23 @@ class Model(_Strict):
 
 
 class Person(_Strict):
-    """One person: a keypoint for each name of the result's; null where a joint was not found."""
+    """One person: a keypoint for each name of the result's; null where a joint was not found.
+
+    Hands and face are there if the job asks for them, in the order of OpenPose.
+    """
 
     score: float
     keypoints: Tuple[Keypoint, ...] = Field(
         min_length=1, max_length=MAX_KEYPOINTS, description="x and y in source pixels, confidence; or null"
     )
+    hand_left: Optional[Hand] = Field(None, description="As keypoints: the wrist, then each finger to its tip")
+    hand_right: Optional[Hand] = Field(None, description="As hand_left")
+    face: Optional[Face] = Field(None, description="As keypoints: jaw, brows, nose, eyes, lips, pupils")
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_asked_for(self, write: Any) -> Dict[str, Any]:
+        kept: Dict[str, Any] = write(self)
+        return {name: value for name, value in kept.items() if value is not None}
 
 
 class Overlay(_Strict):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from worker.contract import Options, OverlayOptions, Person, Result
+from worker.contract import Keypoint, Options, OverlayOptions, Person, Result
 from worker.pose.people import People
 from worker.pose.skeleton import Limb, Skeleton
-from worker.pose.skeletons import COCO_18, SKELETONS
+from worker.pose.skeletons import COCO_18, PARTS, SKELETONS
 
 if TYPE_CHECKING:
     from worker.pose.estimator import EstimateOptions
@@ -25,19 +25,24 @@ def from_people(people: People) -> List[Person]:
     return [
         Person(
             score=round(float(score), _CONFIDENCE_DECIMALS),
-            keypoints=tuple(
-                None
-                if confidence <= 0
-                else (
-                    round(float(x), _POSITION_DECIMALS),
-                    round(float(y), _POSITION_DECIMALS),
-                    round(float(confidence), _CONFIDENCE_DECIMALS),
-                )
-                for x, y, confidence in joints
-            ),
+            keypoints=_rounded(joints),
+            **{part: _rounded(found[number]) for part, found in people.parts.items()},
         )
-        for joints, score in zip(people.keypoints, people.scores)
+        for number, (joints, score) in enumerate(zip(people.keypoints, people.scores))
     ]
+
+
+def _rounded(joints: np.ndarray) -> Tuple[Keypoint, ...]:
+    return tuple(
+        None
+        if confidence <= 0
+        else (
+            round(float(x), _POSITION_DECIMALS),
+            round(float(y), _POSITION_DECIMALS),
+            round(float(confidence), _CONFIDENCE_DECIMALS),
+        )
+        for x, y, confidence in joints
+    )
 
 
 def to_people(persons: Sequence[Person], skeleton: Skeleton = COCO_18) -> People:
@@ -47,10 +52,15 @@ def to_people(persons: Sequence[Person], skeleton: Skeleton = COCO_18) -> People
         skeleton: that of the result, see :func:`to_skeleton`.
     """
     missing = (np.nan, np.nan, 0.0)
-    keypoints = [[joint or missing for joint in person.keypoints] for person in persons]
+
+    def array(name: str, of: Skeleton) -> np.ndarray:
+        rows = [[joint or missing for joint in getattr(one, name) or [missing] * len(of.keypoints)] for one in persons]
+        return np.asarray(rows, np.float32).reshape(-1, len(of.keypoints), 3)
+
     return People(
-        keypoints=np.asarray(keypoints, np.float32).reshape(-1, len(skeleton.keypoints), 3),
+        keypoints=array("keypoints", skeleton),
         scores=np.asarray([person.score for person in persons], np.float32),
+        parts={part: array(part, of) for part, (_, of) in PARTS.items() if any(getattr(one, part) for one in persons)},
     )
 
 

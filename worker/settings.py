@@ -23,12 +23,14 @@ PREFIX = "POSE_"
 #: Most slots of one worker: the rows of its board.
 MAX_SLOTS = 128
 _NAME = r"^[A-Za-z0-9_.-]+$"
+_NAME_OR_NONE = r"^[A-Za-z0-9_.-]*$"
 _HOST = r"^((\*\.)?[A-Za-z0-9._-]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$"
 _STORE = rf"^(({'|'.join(REDIS)})://.*|file:///.+|s3://[^/].*)?$"
 _SECRET = r"^(.{16,})?$"
 #: What a text must be that one of these patterns does not fit.
 _WANTED = {
     _NAME: "must be letters, digits, dots, dashes and underscores",
+    _NAME_OR_NONE: "must be letters, digits, dots, dashes and underscores",
     _HOST: "must be the name of a host, or an address",
     _STORE: "must be redis://…, file:///folder or s3://bucket/prefix",
     _SECRET: "must have 16 characters or more",
@@ -112,6 +114,10 @@ class Settings(BaseModel):
     queues: Names = _setting((), "Queues that this worker takes jobs from, separated by commas. Empty: POSE_QUEUE")
     model: Name = _setting("mobilenet_thin", "The default net: the name of a folder in POSE_MODELS_DIR")
     models: Names = _setting((), "Other nets that a job may ask for, separated by commas")
+    hand_net: str = _setting(
+        "", "The net that finds hands, if a job asks for them: a folder, as POSE_MODEL", pattern=_NAME_OR_NONE
+    )
+    face_net: str = _setting("", "The net that finds faces, likewise", pattern=_NAME_OR_NONE)
     max_nets: int = _setting(0, "Most nets in memory; the least recently used makes room. 0: as many as fit", ge=0)
     models_dir: Path = _setting(_MODELS, "The folder that holds the nets' folders")
     engine: Literal["auto", "torch", "openvino", "caffe2", "null"] = _setting(
@@ -217,8 +223,19 @@ class Settings(BaseModel):
 
     @property
     def served(self) -> Tuple[str, ...]:
-        """The nets that the worker serves, the default first."""
+        """The nets that a job may ask for, the default first."""
         return tuple(dict.fromkeys((self.model, *self.models)))
+
+    @property
+    def part_nets(self) -> Dict[str, str]:
+        """The nets of ``hands`` and of the ``face``, where there are some."""
+        nets = {"hands": self.hand_net, "face": self.face_net}
+        return {part: name for part, name in nets.items() if name}
+
+    @property
+    def nets(self) -> Tuple[str, ...]:
+        """All nets that the net process may hold."""
+        return tuple(dict.fromkeys((*self.served, *self.part_nets.values())))
 
     @property
     def most_slot_mb(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -69,8 +70,7 @@ def test_the_message_document_has_every_argument_and_option_with_its_default() -
     rows: List[str] = re.findall(r"^\| `([a-z_]+)` \|", text, re.M)
     assert set(rows) == set(Job.model_fields) | set(Options.model_fields)
     for name, field in Options.model_fields.items():
-        default = {"None": "null", "True": "true", "False": "false", "(1.0,)": "[1.0]"}.get(str(field.default))
-        shown = default or (f'"{field.default}"' if isinstance(field.default, str) else str(field.default))
+        shown = json.dumps(field.default)
         assert f"| `{name}` | {shown} |" in text, name
     for name in OverlayOptions.model_fields:
         assert f"`{name}`" in text

@@ -17,7 +17,9 @@ import pytest
 from tests.support import ROOT
 from tests.support.reading_net import STAR, paint, write_reading_net
 from tests.support.synthetic import draw_maps, person_of
+from worker.pose.parts import face_box, hand_box
 from worker.pose.skeleton import as_skeleton
+from worker.pose.skeletons import BODY_25, FACE_70, HAND_21
 
 pytestmark = pytest.mark.queue
 
@@ -78,3 +80,50 @@ def test_a_worker_whose_net_has_another_skeleton_than_maps_does_not_start(tmp_pa
     assert done.returncode != 0
     assert "its skeleton coco_18 asks for 19 and 38" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def crowd(tmp_path: Path) -> Path:
+    """A picture of two people, and the nets of bodies, hands and faces that can read it."""
+    write_reading_net(tmp_path / "nets" / "body", BODY_25, "body_25")
+    write_reading_net(tmp_path / "nets" / "hand", HAND_21, "hand_21")
+    write_reading_net(tmp_path / "nets" / "face", FACE_70, "face_70")
+    people = [person_of(BODY_25, 17.3, 6.4, 40), person_of(BODY_25, 57.6, 8.2, 38)]
+    cv2.imwrite(str(tmp_path / "crowd.png"), paint(*draw_maps(people, 60, 80, BODY_25)))
+    return tmp_path / "crowd.png"
+
+
+def test_hands_and_faces_of_all_people_lie_where_their_bodies_say(crowd: Path, tmp_path: Path) -> None:
+    nets: Any = {"POSE_MODELS_DIR": tmp_path / "nets", "POSE_MODEL": "body", "POSE_HAND_NET": "hand"}
+    nets = {**nets, "POSE_FACE_NET": "face", "POSE_WARM_SIZES": "480x640"}
+    out = tmp_path / "out"
+    done = _submit("--target-height", 480, "--hand", "--face", "--out", out, crowd, **nets)
+    assert done.returncode == 0, done.stderr
+    people = json.loads((out / "crowd_keypoints.json").read_text())["people"]
+    assert len(people) == 2
+    for person in people:
+        body = np.reshape(person["pose_keypoints_2d"], (25, 3))
+        boxes = {
+            "hand_right": hand_box(body[[4, 3, 2]], mirrored=False),
+            "hand_left": hand_box(body[[7, 6, 5]], mirrored=True),
+            "face": face_box(body[[0, 1, 16, 15, 18, 17]]),
+        }
+        for part, box in boxes.items():
+            found = np.reshape(person[f"{part}_keypoints_2d"], (70 if part == "face" else 21, 3))
+            found = found[found[:, 2] > 0]
+            assert len(found) > 10  # whatever these nets take for them
+            assert box is not None
+            assert (found[:, 0] >= box.left - 1).all()
+            assert (found[:, 0] <= box.left + box.side + 1).all()
+            assert (found[:, 1] >= box.top - 1).all()
+            assert (found[:, 1] <= box.top + box.side + 1).all()
+    assert (out / "crowd_rendered.jpg").exists()
+
+
+def test_a_worker_without_these_nets_refuses_by_name(crowd: Path, tmp_path: Path) -> None:
+    nets: Any = {"POSE_MODELS_DIR": tmp_path / "nets", "POSE_MODEL": "body", "POSE_HAND_NET": "hand"}
+    done = _submit("--hand", "--face", "--out", tmp_path / "out", crowd, **nets)
+    assert done.returncode == 1
+    assert "InvalidRequest" in done.stderr
+    assert "asks for the part 'face', but this worker has no net of it" in done.stderr
+    assert "POSE_FACE_NET" in done.stderr

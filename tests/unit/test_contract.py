@@ -139,6 +139,32 @@ def test_a_path_of_undecodable_bytes_is_kept() -> None:
     assert parse_job("a\udcff.jpg", {}).image == "a\udcff.jpg"
 
 
+@pytest.mark.parametrize("parts", [[], ["hands"], ["body", "feet"], "body", ["body"] * 4])
+def test_parts_that_cannot_be_found(parts: Any) -> None:
+    with pytest.raises(InvalidRequest, match="parts"):
+        parse_job("/a.jpg", {"parts": parts})
+    assert parse_job("/a.jpg", {"parts": ["face", "body"]}).options.parts == ("face", "body")
+
+
+def test_a_result_whose_parts_do_not_fit_together() -> None:
+    person = {"score": 0.5, "keypoints": [[1.5, 2.5, 0.9]] * 18}
+    known: Any = {"image": {"path": "/a", "width": 4, "height": 3, "format": "JPEG"}, "timings_ms": {}, "attempt": 1}
+    known.update(job_id="j", model={"name": "net", "sha256": "00"}, worker="w", device="cpu", people=[person])
+    assert Result.model_validate(known).skeleton == "coco_18"  # as it was before there were others
+    names = [f"n{i}" for i in range(18)]
+    for wrong, words in (
+        ({"keypoint_names": ["one"]}, "each must have 1 keypoints"),
+        ({"keypoint_names": ["<b>", *names[1:]]}, "keypoint_names"),
+        ({"keypoint_names": ["n1", *names[1:]]}, "two are the same"),
+        ({"keypoint_names": names, "limbs": [[0, 18]]}, "two ends from 0 to 17"),
+        ({"keypoint_names": names, "limbs": [[3, 3]]}, "two ends from 0 to 17"),
+        ({"people": [{**person, "face": person["keypoints"]}]}, "face"),
+        ({"people": [{**person, "hand_left": person["keypoints"]}]}, "hand_left"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Result.model_validate({**known, **wrong})
+
+
 def test_a_result_survives_the_wire() -> None:
     message = {
         "schema": 1,

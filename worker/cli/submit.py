@@ -33,7 +33,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--csv", "table", type=_FILE, help="Also write all people as a table, a row for each, e.g. people.csv.")
 @click.option(
     "--keypoint-order",
-    type=click.Choice(["COCO-18", "BODY_25", "MPI_15", "COCO-17"]),
+    type=click.Choice(["COCO-18", "BODY_25", "MPI_15", "COCO-17", "COCO-133"]),
     help="Of the keypoints files.  [default: the net's own]",
 )
 @click.option(
@@ -45,6 +45,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @options.estimation
 @click.option("--model", help="The net, if the workers serve several.")
+@click.option("--hand", is_flag=True, help="Also find hands, if the workers have a net of them.")
+@click.option("--face", is_flag=True, help="Also find faces, likewise.")
 @click.option("--max-people", type=int, help="Keep only the best-scored people.")
 @click.option("--min-score", type=float, help="Leave out people scored lower.  [default: 0.1]")
 @click.option("--no-overlay", is_flag=True, help="Write keypoints only.")
@@ -116,6 +118,9 @@ def submit(
 def _options(given: Dict[str, Any], *, overlay: bool) -> Dict[str, Any]:
     """The job's options out of those of the command line."""
     chosen = {name: value for name, value in given.items() if value is not None and value is not False}
+    parts = [part for flag, part in (("hand", "hands"), ("face", "face")) if chosen.pop(flag, False)]
+    if parts:
+        chosen["parts"] = ["body", *parts]
     style = {name: chosen.pop(name) for name in _STYLE if name in chosen}
     return {**chosen, "overlay": (style or True) if overlay else False}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Optional, Tuple
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy as np
 from worker.client.job import Outcome
 from worker.contract import Result
 from worker.people import from_people, to_people, to_skeleton
-from worker.pose.people import People
 from worker.pose.skeleton import Skeleton
 from worker.pose.smoothing import Smoother
 from worker.pose.tracking import Tracker
@@ -40,6 +40,6 @@ class Track:
         people = to_people(outcome.people, skeleton)
         ids = self._tracker.update(people.keypoints, time_s)
         if self._smoother is not None:
-            smooth = People(self._smoother.update(people.keypoints, ids, time_s), people.scores)
+            smooth = replace(people, keypoints=self._smoother.update(people.keypoints, ids, time_s))
             outcome = outcome.model_copy(update={"people": from_people(smooth)})
         return outcome, tuple(ids.tolist())

@@ -28,7 +28,7 @@ class Nets:
 
     def __init__(self, settings: Settings, device: Device) -> None:
         self._settings, self._device = settings, device
-        self.names = settings.served
+        self.names = settings.nets
         self.precision = own_precision(settings, device.torch_name)
         self._engine = own_engine(settings, device.torch_name)
         if settings.engine == "auto" and device.gpu is None and self._engine == "torch":

@@ -10,7 +10,7 @@ import numpy as np
 from worker.pose.geometry import Geometry
 from worker.pose.people import People
 from worker.pose.skeleton import Skeleton
-from worker.pose.skeletons import COCO_17, COCO_18, ORDERS, plain
+from worker.pose.skeletons import COCO_17, COCO_18, ORDERS, PARTS, plain
 
 #: Significant digits that OpenPose writes of every number.
 _DIGITS = 6
@@ -18,7 +18,7 @@ _DIGITS = 6
 _DECIMALS, _SCORE_DECIMALS = 3, 6
 #: Keypoints that are computed where an order has them and a skeleton does not.
 _BETWEEN = {"mid_hip": ("right_hip", "left_hip"), "neck": ("right_shoulder", "left_shoulder")}
-#: The lists that OpenPose 1.3 writes for each person, in its order; a body-only model fills one of them.
+#: The lists that OpenPose 1.3 writes for each person after the body's, in its order; empty is what was not looked for.
 _PERSON_KEYS = (
     "face_keypoints_2d",
     "hand_left_keypoints_2d",
@@ -55,18 +55,24 @@ def openpose_json(
     Raises:
         ValueError: an unknown order or scale.
     """
-    joints = _ordered(people, skeleton, order)
-    joints[..., :2] = _scaled(joints[..., :2], keypoint_scale, size)
-    joints[~(joints[..., 2] > 0)] = 0.0  # OpenPose's own mark for a joint that was not found
+
+    def numbers(joints: np.ndarray) -> List[List[float]]:
+        """One list for each person."""
+        joints[..., :2] = _scaled(joints[..., :2], keypoint_scale, size)
+        joints[~(joints[..., 2] > 0)] = 0.0  # OpenPose's own mark for a joint that was not found
+        return [[float(f"{value:.{_DIGITS}g}") for value in person.ravel()] for person in joints]
+
+    bodies = numbers(_ordered(people, skeleton, order))
+    parts = {f"{part}_keypoints_2d": numbers(joints.astype(float)) for part, joints in people.parts.items()}
     return {
         "version": 1.3,
         "people": [
             {
                 "person_id": [number],
-                "pose_keypoints_2d": [float(f"{value:.{_DIGITS}g}") for value in person.ravel()],
-                **{key: [] for key in _PERSON_KEYS},
+                "pose_keypoints_2d": body,
+                **{key: parts[key][place] if key in parts else [] for key in _PERSON_KEYS},
             }
-            for number, person in zip([-1] * len(joints) if ids is None else ids, joints)
+            for place, (number, body) in enumerate(zip([-1] * len(bodies) if ids is None else ids, bodies))
         ],
     }
 
@@ -140,14 +146,27 @@ def _ordered(people: People, skeleton: Skeleton, order: Optional[str]) -> np.nda
     if plain(order) not in ORDERS:
         raise ValueError(f"order {order!r} is not one of {', '.join(ORDERS)}")
     names = ORDERS[plain(order)]
-    places = skeleton.indices(names)
+    everything, places = _joined(people, skeleton)
     joints = np.full((len(people), len(names), 3), (np.nan, np.nan, 0.0))
-    for target, place in enumerate(places):
-        if place >= 0:
-            joints[:, target] = people.keypoints[:, place]
-        elif names[target] in _BETWEEN:
-            joints[:, target] = _between(people.keypoints, skeleton.indices(_BETWEEN[names[target]]))
+    for target, name in enumerate(names):
+        if name in places:
+            joints[:, target] = everything[:, places[name]]
+        elif name in _BETWEEN:
+            joints[:, target] = _between(people.keypoints, skeleton.indices(_BETWEEN[name]))
     return joints
+
+
+def _joined(people: People, skeleton: Skeleton) -> Tuple[np.ndarray, Dict[str, int]]:
+    """The keypoints of bodies, hands and faces as one array float (n, all, 3), and where each is, by name.
+
+    A hand's keypoints are called ``left_hand_thumb_1`` and so on; what was not looked for is not there.
+    """
+    names, arrays = list(skeleton.keypoints), [people.keypoints]
+    for part, joints in people.parts.items():
+        side = {"hand_left": "left_hand_", "hand_right": "right_hand_"}.get(part, "")
+        names += [f"{side}{name}" for name in PARTS[part][1].keypoints]
+        arrays.append(joints)
+    return np.concatenate(arrays, 1).astype(float), {name: place for place, name in enumerate(names)}
 
 
 def _between(keypoints: np.ndarray, ends: List[int]) -> np.ndarray:

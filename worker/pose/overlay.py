@@ -9,7 +9,7 @@ import numpy as np
 
 from worker.pose.people import People
 from worker.pose.skeleton import Skeleton
-from worker.pose.skeletons import COCO_18
+from worker.pose.skeletons import COCO_18, PARTS
 
 #: Blue, green, red.
 Color = Tuple[int, int, int]
@@ -44,7 +44,7 @@ def draw_overlay(
     colors: Union[str, Sequence[Color]] = "keypoints",
     skeleton: Skeleton = COCO_18,
 ) -> np.ndarray:
-    """Draw each person's limbs and joints.
+    """Draw each person's limbs and joints, and hands and face in finer lines.
 
     Args:
         image: uint8 (H, W, 3), BGR; it is not changed.
@@ -64,6 +64,9 @@ def draw_overlay(
     mask = np.zeros((height, width), np.uint8)
     for number, joints in enumerate(people.keypoints):
         _draw_person(drawn, mask, joints, line, render_threshold, skeleton, _colors(colors, number, skeleton))
+        for part, found in people.parts.items():
+            finer, of_part = max(1, line // 2), PARTS[part][1]
+            _draw_person(drawn, mask, found[number], finer, render_threshold, of_part, _colors(colors, number, of_part))
     base = image if background == "image" else np.zeros_like(image)
     if len(people) == 0 and background != "transparent":
         return base.copy()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional
+from dataclasses import dataclass, field
+from typing import Dict, Optional
 
 import numpy as np
 
@@ -16,6 +16,8 @@ class People:
         keypoints: float32 (n, K, 3): x and y in source pixels, confidence in [0, 1]. A joint that was not found has
             the confidence 0 and the position NaN. (0, 0) is a position like any other. A skeleton says which is which.
         scores: float32 (n,), in [0, 1] for maps in [0, 1].
+        parts: what else was looked for, by the names in :data:`worker.pose.skeletons.PARTS`: float32 (n, K', 3), as
+            keypoints.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -23,12 +25,17 @@ class People:
 
     keypoints: np.ndarray
     scores: np.ndarray
+    parts: Dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.keypoints.ndim != 3 or self.keypoints.shape[2] != 3:
             raise ValueError(f"keypoints: expected (n, K, 3), got {self.keypoints.shape}")
         if self.scores.shape != self.keypoints.shape[:1]:
             raise ValueError(f"scores: expected ({len(self.keypoints)},), got {self.scores.shape}")
+        for name, joints in self.parts.items():
+            if joints.ndim != 3 or joints.shape[::2] != (len(self.keypoints), 3):
+                raise ValueError(f"{name}: expected ({len(self.keypoints)}, K, 3), got {joints.shape}")
+        object.__setattr__(self, "parts", {name: joints.astype(np.float32) for name, joints in self.parts.items()})
         for name in ("keypoints", "scores"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.float32))
 
@@ -47,4 +54,5 @@ class People:
 
     def best(self, count: Optional[int]) -> People:
         """The first `count`; None: all."""
-        return People(self.keypoints[:count], self.scores[:count])
+        parts = {name: joints[:count] for name, joints in self.parts.items()}
+        return People(self.keypoints[:count], self.scores[:count], parts)

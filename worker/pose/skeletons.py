@@ -104,6 +104,13 @@ FACE_70 = Skeleton(
 
 SKELETONS: Dict[str, Skeleton] = {one.name: one for one in (COCO_18, BODY_25, MPI_15, HAND_21, FACE_70)}
 
+#: What people may have beside their bodies: by what name a job asks for it, and what of it is found.
+PARTS: Dict[str, Tuple[str, Skeleton]] = {
+    "hand_left": ("hands", HAND_21),
+    "hand_right": ("hands", HAND_21),
+    "face": ("face", FACE_70),
+}
+
 #: COCO's keypoints (cocodataset.org, keypoint detection).
 COCO_17 = (
     *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
@@ -114,6 +121,13 @@ COCO_17 = (
 ORDERS: Dict[str, Tuple[str, ...]] = {
     **{name: SKELETONS[name].keypoints for name in ("coco_18", "body_25", "mpi_15")},
     "coco_17": COCO_17,
+    # COCO-WholeBody (Jin et al., "Whole-Body Human Pose Estimation in the Wild", ECCV 2020): body, feet, face, hands.
+    "coco_133": (
+        *COCO_17,
+        *(f"{side}_{part}" for side in ("left", "right") for part in _FEET),
+        *FACE_70.keypoints[:68],
+        *(f"{side}_hand_{name}" for side in ("left", "right") for name in HAND_21.keypoints),
+    ),
 }
 
 

@@ -10,10 +10,10 @@ from urllib.parse import unquote
 
 from worker.device.pin import own_device, own_engine
 from worker.engine import read_manifest
-from worker.errors import PoseError
+from worker.errors import ModelError, PoseError
 from worker.images.policy import check_root
 from worker.observe.tracing import check as check_tracing
-from worker.pose.skeletons import skeleton_of
+from worker.pose.skeletons import PARTS, skeleton_of
 from worker.servers import masked
 from worker.settings import NO_BROKER, Settings, faults, read_settings
 from worker.storage import s3
@@ -39,9 +39,11 @@ def _missing(settings: Settings) -> Iterator[str]:
     if not settings.models_dir.is_dir():
         yield f"POSE_MODELS_DIR is {str(settings.models_dir)!r}: there is no such folder."
         return
-    for name in settings.served:
-        variable = "POSE_MODEL" if name == settings.model else "POSE_MODELS"
-        for sentence in _sentences(partial(_check_net, settings.models_dir / name)):
+    named = [("POSE_MODEL" if name == settings.model else "POSE_MODELS", name, "") for name in settings.served]
+    variables = {"hands": "POSE_HAND_NET", "face": "POSE_FACE_NET"}
+    named += [(variables[part], name, part) for part, name in settings.part_nets.items()]
+    for variable, name, part in named:
+        for sentence in _sentences(partial(_check_net, settings.models_dir / name, part)):
             yield f"{variable} is {name!r}: {sentence}"
     # Else it is the worker's name that says which.
     yield from _sentences(lambda: settings.device == "auto" or own_engine(settings, own_device(settings).torch_name))
@@ -53,10 +55,14 @@ def _missing(settings: Settings) -> Iterator[str]:
             yield f"{variable} is {str(folder)!r}, which this user cannot write to; choose another folder."
 
 
-def _check_net(directory: Path) -> None:
-    """Raise ModelError if there is no net in `directory`, or its skeleton does not fit it."""
+def _check_net(directory: Path, part: str) -> None:
+    """Raise ModelError if there is no net in `directory`, its skeleton does not fit it, or it is not one of `part`."""
     manifest = read_manifest(directory)
-    skeleton_of(manifest.name, manifest.skeleton, manifest.channels)
+    skeleton = skeleton_of(manifest.name, manifest.skeleton, manifest.channels)
+    if part and skeleton not in [of for kind, of in PARTS.values() if kind == part]:
+        raise ModelError(f"The net {manifest.name!r} has the skeleton {skeleton.name}, so it finds no {part}.")
+    if not part and not skeleton.paf_channels:
+        raise ModelError(f"The net {manifest.name!r} has no PAFs, so it finds no people; it may be of hands or faces.")
 
 
 def _sentences(check: Callable[[], object]) -> Iterator[str]:

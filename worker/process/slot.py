@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result, 
 from worker.device.channel import RemoteNet
 from worker.device.nets import Nets
 from worker.device.pin import Device, own_batch
-from worker.engine import Maps, read_manifest
+from worker.engine import Manifest, Maps, read_manifest
 from worker.errors import ImageTooLarge, InvalidRequest, JobTooLarge
 from worker.files import printable
 from worker.images.local import LoadedImage, decode_image, read_image
@@ -24,9 +25,10 @@ from worker.jobs.attempt import Attempt, AttemptEnd
 from worker.observe.job_log import log_end
 from worker.observe.tracing import Tracer
 from worker.people import from_people, to_estimate_options, to_style
-from worker.pose.estimator import Estimate, Estimator, anywhere
+from worker.pose.estimator import Estimate, Estimator, InputsToMaps, anywhere
 from worker.pose.formats import maps_archive
 from worker.pose.overlay import draw_overlay
+from worker.pose.parts import PartNet, find_parts
 from worker.pose.skeletons import skeleton_of
 from worker.process.life import Life, TimeUp
 from worker.settings import Settings
@@ -67,10 +69,11 @@ class Slot:
         #: Worker, device and process, for results and histories.
         self.where = {"worker": worker, "device": device.title, "pid": os.getpid()}
         cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
-        self._address, self._shares_passes = net_address, own_batch(settings, device) > 1
+        self._address, self._batch = net_address, own_batch(settings, device)
         self._nets = Nets(settings, device) if net_address is None else None
         self._untidy = False
         self._served: Dict[str, _Served] = {}
+        self._part_nets: Dict[str, PartNet] = {}
         self._policy = ImagePolicy(
             roots=settings.image_roots,
             max_bytes=settings.max_bytes,
@@ -102,6 +105,7 @@ class Slot:
     def promise(self, job: Job) -> Iterator[None]:
         """Within, the net process expects an input of `job`'s, and others' wait for it to share a pass."""
         remote = self._serve(self._net_of(job)).remote
+        self._check_parts(job)
         if remote is None:
             yield
             return
@@ -138,7 +142,18 @@ class Slot:
                 f"The job asks the net for {pixels} pixels of an image of {picture.width}x{picture.height}, more than "
                 f"{most}; lower target_height, scales or max_width, or raise POSE_MAX_NET_PIXELS."
             )
-        return estimator.estimate([picture.pixels], options)[0]
+        found = estimator.estimate([picture.pixels], options)[0]
+        wanted = [part for part in job.options.parts if part != "body"]
+        return self._with_parts(found, picture, wanted, most - pixels) if wanted else found
+
+    def _with_parts(self, found: Estimate, picture: LoadedImage, wanted: Sequence[str], pixels: int) -> Estimate:
+        """`found` with the people's hands or faces, for which the nets may be given so many `pixels`."""
+        start = time.perf_counter()
+        nets = {part: self._part_net(part) for part in wanted}
+        most = pixels // max(net.side**2 for net in nets.values())
+        people, warnings = find_parts(picture.pixels, found.people, found.skeleton, nets, most)
+        timings = {**found.timings_ms, "parts": (time.perf_counter() - start) * 1000}
+        return replace(found, people=people, warnings=(*found.warnings, *warnings), timings_ms=timings)
 
     def draw(self, picture: LoadedImage, estimate: Estimate, style: Optional[OverlayOptions]) -> Optional[bytes]:
         """The encoded overlay, or None if the job wants none."""
@@ -209,26 +224,49 @@ class Slot:
             )
         return wanted
 
+    def _check_parts(self, job: Job) -> None:
+        for part in job.options.parts:
+            if part != "body" and part not in self.settings.part_nets:
+                variable = {"hands": "POSE_HAND_NET", "face": "POSE_FACE_NET"}[part]
+                raise InvalidRequest(
+                    f"The job for {without_query(job.image)!r} asks for the part {part!r}, but this worker has no net "
+                    f"of it; leave it out, name another queue, or set the worker's {variable}."
+                )
+
+    def _part_net(self, part: str) -> PartNet:
+        """The net of `part`, whose inputs nobody is told of before they are there."""
+        if part not in self._part_nets:
+            manifest = read_manifest(self.settings.models_dir / self.settings.part_nets[part])
+            remote, run = self._reach(self.settings.part_nets[part], manifest)
+
+            def look(inputs: np.ndarray) -> Maps:
+                if remote is not None:
+                    remote.begin()  # what the last pass has left is void
+                return run(inputs)
+
+            stated, offset = manifest.input, manifest.heatmaps.offset
+            self._part_nets[part] = PartNet(look, stated.stride, stated.pad_value, offset, at_once=self._batch)
+        return self._part_nets[part]
+
+    def _reach(self, name: str, manifest: Manifest) -> Tuple[Optional[RemoteNet], InputsToMaps]:
+        """A net in the net process, or in this one."""
+        nets = self._nets
+        if self._address is None:
+            assert nets is not None
+            return None, lambda frames: nets.get(name)(frames)
+        # Longer than the time after which the net process counts as hanging, which ends the wait first.
+        timeout_s, number = self.settings.net_timeout_s + 5, self.settings.nets.index(name)
+        remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s, shares=self._batch > 1)
+        return remote, remote
+
     def _serve(self, name: str) -> _Served:
         if name not in self._served:
             manifest = read_manifest(self.settings.models_dir / name)
-            remote, nets = None, self._nets
-            if self._address is not None:
-                # Longer than the time after which the net process counts as hanging, which ends the wait first.
-                timeout_s = self.settings.net_timeout_s + 5
-                number = self.settings.served.index(name)
-                remote = RemoteNet(
-                    self._address, manifest, number=number, timeout_s=timeout_s, shares=self._shares_passes
-                )
-
-            def run(frames: np.ndarray) -> Maps:
-                assert nets is not None
-                return nets.get(name)(frames)
-
+            remote, run = self._reach(name, manifest)
             self._served[name] = _Served(
                 Model(name=manifest.name, sha256=manifest.sha256),
                 Estimator(
-                    remote or run,
+                    run,
                     stride=manifest.input.stride,
                     pad_value=manifest.input.pad_value,
                     offset=manifest.heatmaps.offset,

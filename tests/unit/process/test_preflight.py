@@ -33,6 +33,9 @@ def run(command: List[str], **variables: Any) -> subprocess.CompletedProcess:
         ("POSE_IMAGE_ROOTS", "http://a.example/in", "POSE_IMAGE_ROOTS has 'http://a.example/in'"),
         ("POSE_MODEL", "none", "POSE_MODEL is 'none': There is no net in"),
         ("POSE_MODELS", "none", "POSE_MODELS is 'none': There is no net in"),
+        ("POSE_HAND_NET", "none", "POSE_HAND_NET is 'none': There is no net in"),
+        ("POSE_HAND_NET", "a/b", "POSE_HAND_NET is 'a/b': must be letters, digits"),
+        ("POSE_FACE_NET", "mobilenet_thin", "has the skeleton coco_18, so it finds no face"),
         ("POSE_DEVICE", "cuda:7", "There is no GPU 7, which POSE_DEVICE asks for"),
         (
             "POSE_HEARTBEAT_DIR",
