@@ -12,7 +12,7 @@ import click
 
 from worker.errors import PoseError
 from worker.logs import last_words
-from worker.servers import masked
+from worker.servers import masked, no_worker
 from worker.settings import deployed, settings
 
 
@@ -21,7 +21,7 @@ class Commands(click.Group):
     a health check starts, which needs none of them."""
 
     #: Each is in the module worker.cli.<name>, and resume beside pause.
-    elsewhere = ("dead", "evaluate", "pause", "refused", "resume", "submit")
+    elsewhere = ("dead", "evaluate", "job", "pause", "refused", "resume", "submit")
 
     def list_commands(self, ctx: click.Context) -> List[str]:
         """All names."""
@@ -82,17 +82,20 @@ def _ill_workers(name: str, ready: bool) -> List[str]:
 @main.command()
 @click.option("--watch", is_flag=True, help="Go on until interrupted.")
 def status(watch: bool) -> None:
-    """Show every worker on every host: its device, its memory, its slots, its pace."""
+    """Show every worker on every host: its device, its memory, its slots, its pace; exit status 1 if there is none."""
     from worker.observe.heartbeat import all_workers, table
 
     while True:
-        text = table(all_workers(deployed()))
+        found = all_workers(deployed())
         if watch:
             click.clear()
-        click.echo(text)
+        click.echo(table(found))
         if not watch:
-            return
+            break
         time.sleep(1)
+    if not found:
+        click.echo(no_worker(settings().queue, deployed().broker_url), err=True)
+        sys.exit(1)
 
 
 def run() -> None:

@@ -108,14 +108,18 @@ class Rounds(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Go on whatever happens."""
+        """Go on whatever happens; what is said once is not said again until it has passed."""
+        said = ""
         while not self._ended.is_set():
             try:
                 self._work()
+                said = ""
             except self._passing as exc:
                 logger.debug("The %s waits: %s", self.name, exc)
             except PoseError as exc:
-                logger.warning("The %s goes on: %s", self.name, exc)
+                if str(exc) != said:
+                    logger.warning("The %s goes on: %s", self.name, exc)
+                said = str(exc)
             except Exception:
                 logger.exception("✗ The %s met an error; it looks again.", self.name)
             self._ended.wait(self._every_s)

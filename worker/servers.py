@@ -59,6 +59,7 @@ class Keys:
     calls             sorted set  ids by when to look whether they ended     notify.pending          notify.pending
     call:<id>         hash        whom to notify of a job's end              notify.pending          notify.pending
     refused           list        refused messages, the newest first         broker.refused          broker.refused
+    serves:<queue>    string      a worker that takes jobs from the queue    observe.heart           jobs, for clients
     worker:<name>     string      a worker's heartbeat, JSON                 observe.heart           observe.heartbeat
     overlay/<id>.jpg  string      an overlay; .png if it is transparent      storage (from process)  storage, by URL
     maps/<id>.npz     string      a job's maps                               storage (from process)  storage, by URL
@@ -87,6 +88,10 @@ class Keys:
     def worker(self, name: str) -> str:
         """A worker's heartbeat."""
         return self.ours("worker", name)
+
+    def serves(self, queue_name: str) -> str:
+        """A worker that takes jobs from a queue."""
+        return self.ours("serves", queue_name)
 
     def ours(self, *parts: str) -> str:
         """One of our own keys, by the parts of the table's first column."""
@@ -124,6 +129,11 @@ class Keys:
 def queue_list(queue_name: str, priority: int = 0) -> str:
     """The Redis list in which a queue's messages of a priority wait."""
     return f"{queue_name}{_SEPARATOR}{priority}" if priority else queue_name
+
+
+def queue_of(list_name: str) -> str:
+    """The queue whose messages of some priority wait in a list."""
+    return list_name.partition(_SEPARATOR)[0]
 
 
 class Server(NamedTuple):
@@ -168,6 +178,14 @@ def masked(url: str) -> str:
     elif at and not start.startswith("file:"):  # no URL at all, yet perhaps with a password
         start = "***"
     return re.sub(r"(password=)[^&]*", r"\1***", start + at + rest)
+
+
+def no_worker(queue: str, broker_url: str) -> str:
+    """What to say where nobody takes jobs."""
+    return (
+        f"No worker takes jobs from queue {queue!r} of broker {masked(broker_url)}; "
+        "start one with this POSE_BROKER_URL: python -m worker fleet"
+    )
 
 
 def is_redis(url: str) -> bool:

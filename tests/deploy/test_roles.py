@@ -86,7 +86,7 @@ def test_the_scaler_only_counts(deployment: Deployment, command: str) -> None:
 @pytest.mark.parametrize("step", ["suspects", "claim", "requeue", "purge"])
 def test_a_sender_gains_nothing_by_the_workers_scripts(deployment: Deployment, step: str) -> None:
     with deployment.redis("admin") as admin:
-        admin.hset("pose:job:buried", mapping={"state": "dead", "list": "pose"})
+        admin.hset("pose:job:buried", mapping={"state": "dead", "list": "pose", "message": "{}"})
         admin.zadd("pose:dead", {"buried": 1})
         admin.zadd("pose:running", {"other": 1})
     with deployment.redis("client") as client, pytest.raises(redis.RedisError, match=r"NOPERM|can't|permission"):
@@ -107,12 +107,14 @@ def test_a_sender_does_its_work(deployment: Deployment, samples: Path, no_denial
         assert job.overlay().startswith(b"\xff\xd8")
         assert job.maps().startswith(b"PK")
         assert job.state == "SUCCESS"
+        assert (job.status().state, job.status().served) == ("done", True)
         client.discard(job.id, result)
         assert {outcome.attempt for _, outcome in client.map([image] * 3, timeout=30, overlay=False)} == {1}
         client.submit(image, overlay=False, webhook="http://127.0.0.1:9/", expires=60).result(30)
 
         message = Message("pose", kwargs={"image": str(image), "options": {}})
         client._ledger.record("cancelled", message)
+        assert client.status("cancelled").before == 0
         assert client.cancel("cancelled")
         client._ledger.record("withdrawn", message)
         client._ledger.withdraw("withdrawn")

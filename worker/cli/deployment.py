@@ -6,6 +6,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Tuple
 
+import click
+
 from worker.settings import settings
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ def deployment(local: bool, variables: Mapping[str, str] = {}) -> Iterator[Tuple
     if configured.broker_url and not local:
         servers = {"result_backend": configured.results_url, "overlay_store": configured.overlays_url}
         with _client(configured.broker_url, **servers, **names) as client:
-            yield client, lambda: None
+            from worker.client.silence import Silence
+
+            yield client, Silence(client, lambda sentence: click.echo(f"\n{sentence}", err=True)).look
         return
     # The files are the user's own, read with the user's rights: all folders are allowed unless the user says which.
     environment = {"POSE_IMAGE_ROOTS": "/", **os.environ, **variables}

@@ -12,11 +12,14 @@ Sending and fetching run in threads, for Celery knows no asyncio; all waiting is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
 
 from worker.client.find import EXTENSIONS
 from worker.client.job import JobHandle, Outcome, none_ended, not_ended
+from worker.client.silence import SILENT_S, warn, why_not_ended
+from worker.client.status import JobStatus
 from worker.client.sync import IN_FLIGHT, PoseClient, check_many
 from worker.client.waiting import Waiting, next_of
 from worker.contract import Overlay, Result
@@ -41,12 +44,29 @@ class AsyncJob:
     async def result(self, timeout: Optional[float] = None) -> Result:
         """Wait for the result; raises as :meth:`worker.client.sync.JobHandle.result`."""
         try:
-            outcome = await asyncio.wait_for(self._client.outcome(self.id), timeout)
+            outcome = await self._outcome(timeout)
         except asyncio.TimeoutError:
-            raise TimeoutError(not_ended(self, timeout)) from None
+            why = await _in_thread(why_not_ended, self._client.sync, self.id)
+            raise TimeoutError(not_ended(self, timeout, why)) from None
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    async def _outcome(self, timeout: Optional[float]) -> Outcome:
+        if timeout is None or timeout > SILENT_S:
+            with contextlib.suppress(asyncio.TimeoutError):
+                return await asyncio.wait_for(self._client.outcome(self.id), SILENT_S)
+            await _in_thread(warn, self._client.sync, self.id)
+            timeout = None if timeout is None else timeout - SILENT_S
+        return await asyncio.wait_for(self._client.outcome(self.id), timeout)
+
+    async def status(self) -> JobStatus:
+        """Where the job is; see :meth:`worker.client.sync.PoseClient.status`."""
+        return await _in_thread(self._client.sync.status, self.id)
+
+    async def retry(self) -> None:
+        """Have it done again; see :meth:`worker.client.sync.PoseClient.retry`."""
+        await _in_thread(self._client.sync.retry, self.id)
 
     async def overlay(self, timeout: Optional[float] = None) -> Optional[bytes]:
         """The rendered picture as encoded bytes; None if none was asked for."""

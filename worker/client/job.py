@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, List, Mapping, NamedTuple, Optional, Protocol, Union
 
 from worker.client.app import untrusted
+from worker.client.status import JobStatus
 from worker.contract import Overlay, Result, id_fault, parse_job
 from worker.errors import JobCancelled, JobFailed, PoseError
 from worker.jobs.ledger import Message
@@ -109,10 +110,10 @@ def result_of(job_id: str, state: str, stored: Any) -> Result:
     raise JobFailed(f"Job {job_id} ended as {state}: {stored}.")
 
 
-def not_ended(job: Any, timeout: Optional[float]) -> str:
-    """What to say of a `job` that was waited for in vain."""
+def not_ended(job: Any, timeout: Optional[float], why: str = "") -> str:
+    """What to say of a `job` that was waited for in vain; `why` says where it is, if that is known."""
     image = f" for {job.image!r}" if job.image else ""
-    return f"Job {job.id}{image} has not ended within {timeout:g} s; is a worker running?"
+    return f"Job {job.id}{image} has not ended within {timeout:g} s{f': {why}' if why else '; is a worker running?'}"
 
 
 def none_ended(count: int, timeout: Optional[float]) -> str:
@@ -127,6 +128,8 @@ class _Client(Protocol):
     def wait(self, job: JobHandle, timeout: Optional[float] = None) -> Result: ...
     def fetch(self, stored: Overlay, job_id: str) -> bytes: ...
     def cancel(self, job_id: str) -> bool: ...
+    def status(self, job_id: str) -> JobStatus: ...
+    def retry(self, job_id: str) -> None: ...
 
 
 class JobHandle:
@@ -144,6 +147,14 @@ class JobHandle:
     def state(self) -> str:
         """Celery's state: PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED."""
         return self._client.state(self.id)
+
+    def status(self) -> JobStatus:
+        """Where the job is; see :meth:`worker.client.sync.PoseClient.status`."""
+        return self._client.status(self.id)
+
+    def retry(self) -> None:
+        """Have it done again; see :meth:`worker.client.sync.PoseClient.retry`."""
+        self._client.retry(self.id)
 
     def result(self, timeout: Optional[float] = None) -> Result:
         """Wait for the result.

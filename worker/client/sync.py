@@ -13,6 +13,7 @@ worker.client.aio has the same for asyncio. Imports neither torch nor cv2.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
@@ -26,12 +27,14 @@ from worker.broker.send import send
 from worker.client.app import broker_errors, client_app, untrusted
 from worker.client.find import EXTENSIONS, find_images
 from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, not_ended, result_of
+from worker.client.silence import SILENT_S, warn, why_not_ended
+from worker.client.status import JobStatus, status_of
 from worker.client.waiting import Waiting, next_of
 from worker.contract import Overlay, Result
-from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed, PoseError
+from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed, PoseError, SettingsError
 from worker.jobs.ledger import Ledger
 from worker.notify.pending import Pending
-from worker.servers import DEFAULT_PREFIX, connect, masked
+from worker.servers import DEFAULT_PREFIX, connect, masked, no_worker
 from worker.servers import queue as declared_queue
 from worker.storage.urls import delete, fetch, open_store
 
@@ -66,7 +69,7 @@ class PoseClient:
         key_prefix: str = DEFAULT_PREFIX,
         overlay_store: Optional[str] = None,
     ) -> None:
-        self._url = broker_url
+        self._url = self.broker_url = broker_url
         self._results_url = result_backend or broker_url
         self.app = client_app(broker_url, self._results_url, key_prefix)
         self._queue = declared_queue(queue, broker_url)
@@ -218,17 +221,66 @@ class PoseClient:
             except kombu.exceptions.DecodeError as exc:
                 raise untrusted(job_id) from exc
 
+    def status(self, job_id: str) -> JobStatus:
+        """Where a job is: waiting, and how many are before it; in work, and where; failed, and why.
+
+        Raises:
+            BrokerUnavailable: the result backend does not answer.
+        """
+        with broker_errors(self._url):
+            where = self._ledger.where(job_id)
+        return status_of(job_id, where, dict(self.ended([job_id])).get(job_id), self._url)
+
+    def retry(self, job_id: str) -> None:
+        """Have a job that is failed, dead or revoked done again, under its id, with all its attempts and no deadline.
+
+        Raises:
+            InvalidRequest: it has not ended, has a result, or is not known any more.
+            SettingsError: it is dead, and this client's user may not revive dead letters.
+            BrokerUnavailable: the broker or the result backend does not answer.
+        """
+        with broker_errors(self._url):
+            try:
+                message = self._ledger.requeue(job_id)
+            except redis.exceptions.NoPermissionError:
+                raise SettingsError(
+                    f"Job {job_id} is dead, and this user may not revive it; use a worker's or an admin's URL."
+                ) from None
+            if message is None:
+                raise InvalidRequest(
+                    f"Job {job_id} cannot be done again: it has not ended, has a result, or is not known; submit it."
+                )
+            with contextlib.suppress(redis.RedisError):
+                self._pending.reopen(job_id)
+            send(self.app, self._url, job_id, dataclasses.replace(message, expires=None))
+
     def wait(self, job: JobHandle, timeout: Optional[float] = None) -> Result:
         """The result of `job`; see :meth:`JobHandle.result`."""
         with broker_errors(self._url):
             stored = self.app.AsyncResult(job.id)
             try:
-                outcome = stored.get(timeout, propagate=False)
+                outcome = self._got(stored, timeout)
             except celery.exceptions.TimeoutError as exc:
-                raise TimeoutError(not_ended(job, timeout)) from exc
+                raise TimeoutError(not_ended(job, timeout, why_not_ended(self, job.id))) from exc
             except kombu.exceptions.DecodeError as exc:
                 raise untrusted(job.id) from exc
         return result_of(job.id, stored.state, outcome)
+
+    def _got(self, stored: Any, timeout: Optional[float]) -> Any:
+        """What Celery's `stored` result holds, once it does; after some seconds, the log says why it may take long."""
+        if timeout is None or timeout > SILENT_S:
+            with contextlib.suppress(celery.exceptions.TimeoutError):
+                return stored.get(SILENT_S, propagate=False)
+            warn(self, stored.id)
+            timeout = None if timeout is None else timeout - SILENT_S
+        return stored.get(timeout, propagate=False)
+
+    def unserved(self) -> Optional[str]:
+        """A sentence, if no worker takes jobs from this client's queue; None if one does, or if that is not known."""
+        with contextlib.suppress(redis.RedisError):
+            if not self._ledger.served(self._queue.name):
+                return no_worker(self._queue.name, self._url)
+        return None
 
     def _send(self, new: NewJob) -> None:
         """Record a job, then send it; one that was submitted before under this id is not sent again."""

@@ -28,6 +28,7 @@ import redis
 
 from worker.contract import queue_fault
 from worker.errors import InvalidRequest
+from worker.jobs.where import Where
 from worker.servers import DEFAULT_URL, Keys, connect, damaged, queue_list
 from worker.settings import Settings
 
@@ -211,6 +212,14 @@ class Ledger:
         state = self._client.hget(self.keys.job(job_id), "state")
         return None if state is None else _text(state)
 
+    def where(self, job_id: str) -> Where:
+        """Where the job is; one round trip."""
+        return Where.of([_text(field) for field in self._run("where", job_id)])
+
+    def served(self, queue: str) -> bool:
+        """Whether a worker takes jobs from `queue`."""
+        return bool(self._client.exists(self.keys.serves(queue)))
+
     def show(self, job_id: str) -> Dict[str, str]:
         """Everything that is known of a job, its attempts as ``attempt:<n>`` and ``attempt:<n>:end``."""
         record = self._client.hgetall(self.keys.job(job_id))
@@ -241,7 +250,7 @@ class Ledger:
         return [max(0.0, now - sent) for found in oldest for _, sent in found]
 
     def requeue(self, job_id: str) -> Optional[Message]:
-        """Revive a dead letter; returns the message to send, None if it is not dead."""
+        """Revive a job that is dead, failed or revoked; returns the message to send, None if it is no such job."""
         text = self._run("requeue", job_id, KEEP_S)
         return None if text is None else self.loads(text)
 

@@ -11,10 +11,11 @@ import logging
 import time
 from typing import Callable, List, Sequence, Set
 
+import kombu.exceptions
 import redis
 
 from worker.children import Rounds
-from worker.errors import InvalidRequest
+from worker.errors import BrokerUnavailable, InvalidRequest
 from worker.jobs.ledger import LEASE_S, Ledger, token
 from worker.jobs.message_id import job_id_in_envelope
 from worker.servers import DEFAULT_URL, PRIORITIES, Keys, connect, is_redis, queue_list
@@ -60,7 +61,19 @@ class Reconciler(Rounds):
         self._answered, self._trusted_from = time.monotonic(), 0.0
 
     def look(self) -> int:
-        """Send again what is lost or due; returns how many jobs."""
+        """Send again what is lost or due; returns how many jobs.
+
+        Raises:
+            BrokerUnavailable: RabbitMQ does not answer; what could not be sent is looked for again.
+        """
+        try:
+            return self._look()
+        except (kombu.exceptions.OperationalError, OSError) as exc:
+            raise BrokerUnavailable(
+                f"the broker does not answer ({exc}); lost jobs are sent again when it does"
+            ) from exc
+
+    def _look(self) -> int:
         found = self._ledger.suspects(self._token, self._lists)
         if time.monotonic() - self._answered > LEASE_S / 2 + _LOOK_S:
             # Attempts could not renew their leases meanwhile; they get the time to do so.

@@ -36,7 +36,8 @@ class Heart:
     def __init__(self, settings: Settings, name: str, device: Device, board: Board, slots: int) -> None:
         self._settings, self._name, self._device, self._board, self._slots = settings, name, device, board, slots
         self._path = None if str(settings.heartbeat_dir) == "none" else heartbeat_path(settings.heartbeat_dir, name)
-        self._key = Keys(settings.key_prefix).worker(name)
+        keys = Keys(settings.key_prefix)
+        self._key, self._serves = keys.worker(name), [keys.serves(queue) for queue in settings.consumed]
         self._redis: Optional[Redis] = None
         if settings.results_url:
             self._redis = connect(settings.results_url, timeout_s=0.5)
@@ -54,15 +55,23 @@ class Heart:
         if now() < self._next:
             return
         self._next = now() + _BEAT_S
-        text = json.dumps(self.report(restarts))
+        report = self.report(restarts)
+        text = json.dumps(report)
         if self._path is not None:
             with contextlib.suppress(OSError):
                 write_whole(self._path, text.encode())
         if self._redis is not None and now() >= self._redis_again:
             try:
-                self._redis.set(self._key, text, px=int(STALE_S * 1000))
+                self._tell(self._redis, text, report["ready"] and not (report["paused"] or report["leaving"]))
             except RedisError:
                 self._redis_again = now() + _OUTAGE_S
+
+    def _tell(self, client: Redis, text: str, takes_jobs: bool) -> None:
+        with client.pipeline(transaction=False) as pipe:
+            pipe.set(self._key, text, px=int(STALE_S * 1000))
+            for key in self._serves if takes_jobs else ():  # so that whoever waits on a queue knows
+                pipe.set(key, self._name, px=int(STALE_S * 1000))
+            pipe.execute()
 
     def stop(self) -> None:
         """Take the heartbeat away: this worker has left in good order."""

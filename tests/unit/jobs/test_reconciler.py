@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -10,7 +11,9 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 import redis
+from kombu.exceptions import OperationalError
 
+from tests.support.client_messages import CLIENTS
 from worker.jobs import ledger as ledger_module
 from worker.jobs import reconciler as module
 from worker.jobs.ledger import Ledger, Message, ResultKey
@@ -58,6 +61,39 @@ def reconciler(broker: str, ledger: Ledger, prefix: str, sent: List[str]) -> Ite
 def _begin(ledger: Ledger, prefix: str, job_id: str) -> Any:
     message = Message(prefix, kwargs={"image": "/a.jpg"})
     return ledger.begin(job_id, "one", message, WHERE, 9, ResultKey(f"{prefix}:result", "started", 60))
+
+
+def test_a_message_of_protocol_1_that_was_given_back_is_not_lost(
+    ledger: Ledger, prefix: str, sent: List[str], redis_client: redis.Redis, reconciler: Callable[[], Reconciler]
+) -> None:
+    ledger.record("gopher", Message(prefix, kwargs={"image": "/a.jpg"}))
+    redis_client.lpush(prefix, CLIENTS["gocelery"]("gopher", "/a.jpg", {}))
+    time.sleep(0.01)
+    assert reconciler().look() == 0
+    assert sent == []
+
+
+@pytest.mark.parametrize("exc", [ConnectionRefusedError("refused"), OperationalError("refused")], ids=repr)
+def test_a_rabbitmq_that_refuses_connections_is_said_in_one_line(
+    broker: str, ledger: Ledger, prefix: str, exc: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def depth(_: str) -> int:
+        raise exc
+
+    ledger.record("lost", Message(prefix, kwargs={"image": "/a.jpg"}))
+    time.sleep(0.01)
+    servers = {"broker_url": "amqp://guest@127.0.0.1:1//", "result_backend": broker}
+    settings = Settings(**servers, key_prefix=prefix, queue=prefix)
+    thread = Reconciler(ledger, settings, lambda *_, **__: None, end=lambda *_: None, depth=depth)
+    with caplog.at_level(logging.WARNING):
+        thread._every_s = 0.01
+        thread.start()
+        time.sleep(0.3)
+        thread.stop()
+        thread.join(10)
+    [line] = [record for record in caplog.records if "reconciler" in record.message]
+    assert "the broker does not answer (refused)" in line.message
+    assert line.exc_info is None
 
 
 def test_a_message_that_vanished_is_sent_again_and_one_that_is_held_is_not(

@@ -13,7 +13,11 @@ elseif state or ARGV[3] == 'revoked' then
   note(ARGV[3])
   leave()
   redis.call('HSET', job, 'state', ARGV[3], 'ended', seconds(now()))
-  redis.call('HDEL', job, 'message')
+  if ARGV[3] == 'done' then
+    redis.call('HDEL', job, 'message')
+  else -- somebody may want to have it done again
+    redis.call('HSET', job, 'result', ARGV[4])
+  end
   redis.call('EXPIRE', job, ARGV[6])
 end
 return 1

@@ -1,9 +1,12 @@
--- A person puts a dead job back: keep -> its message, or nothing if it is not dead.
-if get('state') ~= 'dead' then
+-- A job that has ended without a result is put back: keep -> its message, or nothing if it is none or its message is gone.
+-- Of the dead, only those may do that who may change their list.
+local state = get('state')
+if not (state == 'dead' or state == 'failed' or state == 'revoked') or not get('message') then
   return false
 end
+leave()
 redis.call('HSET', job, 'attempts', 0)
-redis.call('HDEL', job, 'condemned')
+redis.call('HDEL', job, 'condemned', 'ended')
 local result = get('result')
 if result then
   redis.call('DEL', result)
