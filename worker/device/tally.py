@@ -21,7 +21,7 @@ ATTEMPTS = (1, 2, 3, 4, 5, 10, 20, 50, 100)
 _MOST_BOUNDS = 15
 
 #: A job's stages, in the order in which they run; the names are those of ``timings_ms``.
-STAGES = ("decode", "preprocess", "net", "associate", "overlay", "store")
+STAGES = ("decode", "preprocess", "net", "associate", "parts", "overlay", "store")
 #: What a message can end in: a result, a permanent failure, another attempt later, a dead letter, nothing (another
 #: message of the job was first), the death of its slot.
 OUTCOMES = ("succeeded", "failed", "retried", "dead", "ignored", "lost")

@@ -11,11 +11,13 @@ import pytest
 from tests.support.reading_net import STAR, paint
 from tests.support.synthetic import draw_maps, person_of, same_people
 from worker.errors import InvalidRequest, ModelError
+from worker.pose import association
 from worker.pose.decoder import decode
 from worker.pose.estimator import EstimateOptions, Estimator
 from worker.pose.formats import coco_results, csv_header, csv_rows, openpose_json
 from worker.pose.geometry import Geometry
 from worker.pose.overlay import draw_overlay
+from worker.pose.peaks import find_peaks
 from worker.pose.people import People
 from worker.pose.skeleton import Skeleton, as_skeleton
 from worker.pose.skeletons import BODY_25, COCO_18, FACE_70, HAND_21, MPI_15, SKELETONS, skeleton_of
@@ -61,6 +63,14 @@ def test_people_stay_apart_and_are_found_in_the_same_order_every_time(skeleton: 
     assert warnings == ()
     again, _ = decode(*maps, Geometry(HEIGHT * 8, WIDTH * 8, 1.0, 8), skeleton)
     assert np.array_equal(found.keypoints, again.keypoints)
+
+
+def test_nothing_is_compiled_anew_for_another_skeleton() -> None:
+    counts = []
+    for skeleton in OF_PEOPLE:
+        decode(*draw_maps(_crowd(skeleton), HEIGHT, WIDTH, skeleton), Geometry(HEIGHT * 8, WIDTH * 8, 1.0, 8), skeleton)
+        counts.append(sum(len(one.signatures) for one in (find_peaks, association._candidates)))
+    assert len(set(counts)) == 1
 
 
 def test_every_limb_has_two_fields_of_its_own_and_every_field_a_limb() -> None:
