@@ -24,6 +24,10 @@ TASK = "pose.estimate"
 BY_POSITION = ("image", "options")
 #: Longest image path or URL that a message may carry, in characters.
 MAX_IMAGE_CHARS = 4096
+#: What the name of an image begins with that is in the message, or lies beside the job; and how long the first may be:
+#: POSE_MAX_MESSAGE_BYTES is less.
+DATA, UPLOAD = "data:", "upload:"
+MAX_DATA_CHARS = 1 << 24
 
 #: Most pixels of the net's inputs, all scales and the mirrored image together, as they would be of a square image:
 #: twice those of target_height 2048, five times those of `accurate` with flip. Such a job takes 12 s on two CPU cores.
@@ -172,7 +176,10 @@ class Job(_Strict):
     """The keyword arguments of the task."""
 
     image: str = Field(
-        min_length=1, max_length=MAX_IMAGE_CHARS, description="Path, or file://, s3:// or https:// URL, of the image"
+        min_length=1,
+        max_length=MAX_DATA_CHARS,
+        description="Path, or file://, s3:// or https:// URL, of the image, of up to 4096 characters; or the image "
+        "itself, data:image/jpeg;base64,…; or upload: and the SHA-256 of one that lies beside the job",
     )
     options: Options = Options()
     webhook: Optional[str] = Field(
@@ -284,7 +291,10 @@ class Result(_Strict):
 
 
 def without_query(path: str) -> str:
-    """`path` as results, logs and errors have it: of a URL without its query and its user, which may be secret."""
+    """`path` as results, logs and errors have it: of a URL without its query and its user, which may be secret;
+    of an image itself without that."""
+    if path.startswith(DATA):
+        return f"{path.partition(',')[0]:.100},…"
     scheme, _, rest = path.partition("://")
     if not rest or scheme == "file" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return path
@@ -334,7 +344,8 @@ def parse_job(
         InvalidRequest: the message names each field that is unknown, of the wrong type or out of range.
     """
     faults = list(faults)
-    if not isinstance(image, str) or not 0 < len(image) <= MAX_IMAGE_CHARS:
+    most = MAX_DATA_CHARS if isinstance(image, str) and image.startswith(DATA) else MAX_IMAGE_CHARS
+    if not isinstance(image, str) or not 0 < len(image) <= most:
         faults.append(f"image: must be a string of 1 to {MAX_IMAGE_CHARS} characters (got {_shown(image)})")
     # A path may hold undecodable bytes as lone surrogates, which pydantic's own strings do not admit.
     rest = {"image": "-", "options": {} if options is None else options, "webhook": webhook, "callback": callback}

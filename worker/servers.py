@@ -61,6 +61,9 @@ class Keys:
     refused           list        refused messages, the newest first         broker.refused          broker.refused
     serves:<queue>    string      a worker that takes jobs from the queue    observe.heart           jobs, for clients
     worker:<name>     string      a worker's heartbeat, JSON                 observe.heart           observe.heartbeat
+    upload:<id>       string      the image that was sent with a job         jobs, senders           jobs
+    uploads           sorted set  bytes and hash of uploads by expiry        jobs                    jobs
+    uploads:bytes     string      how many bytes all uploads have            jobs                    jobs
     overlay/<id>.jpg  string      an overlay; .png if it is transparent      storage (from process)  storage, by URL
     maps/<id>.npz     string      a job's maps                               storage (from process)  storage, by URL
     ================  ==========  =========================================  ======================  ==================
@@ -84,6 +87,10 @@ class Keys:
     def call(self, job_id: str) -> str:
         """Whom to notify of a job's end."""
         return self.ours("call", job_id)
+
+    def upload(self, job_id: str) -> str:
+        """The image that was sent with a job."""
+        return self.ours("upload", job_id)
 
     def worker(self, name: str) -> str:
         """A worker's heartbeat."""

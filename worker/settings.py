@@ -156,6 +156,9 @@ class Settings(BaseModel):
     )
     max_message_bytes: int = _setting(1 << 18, "Largest message, in bytes; others are refused", ge=1 << 12)
     max_bytes: Count = _setting(64 << 20, "Largest image file, in bytes")
+    max_uploads_bytes: int = _setting(
+        1 << 30, "Bytes of all images together that clients have sent with their jobs; 0: none may be sent", ge=0
+    )
     max_pixels: Count = _setting(64_000_000, "Largest image, in pixels")
     max_aspect: float = _setting(100.0, "Largest ratio of an image's longer side to its shorter side", ge=1)
     max_net_pixels: Count = _setting(

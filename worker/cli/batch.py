@@ -10,7 +10,7 @@ from worker.cli.writers import Done, Writer
 from worker.client import IN_FLIGHT, JobHandle, Outcome, PoseClient
 from worker.client.find import Found, is_glob
 from worker.contract import Result
-from worker.errors import ImageNotFound, PoseError
+from worker.errors import ImageError, ImageNotFound, PoseError
 from worker.files import printable
 
 if TYPE_CHECKING:
@@ -75,7 +75,12 @@ class Batch:
                 self._fail(found, ImageNotFound(f"No file matches {found.path!r}; check the pattern."))
                 progress(self.summary)
                 continue
-            job = self.client.submit(found.path, **self.arguments)
+            try:
+                job = self.client.submit(found.path, **self.arguments)
+            except ImageError as exc:  # of one that was to be sent with its job
+                self._fail(found, exc)
+                progress(self.summary)
+                continue
             self._open[job.id] = found
             yield job
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Mapping, Tuple
 
 import click
 
@@ -28,7 +28,9 @@ def deployment(local: bool, variables: Mapping[str, str] = {}) -> Iterator[Tuple
     from worker.cli.local import local_fleet
 
     configured = settings()
-    names = {"queue": configured.queue, "key_prefix": configured.key_prefix}
+    names: Dict[str, Any] = {"queue": configured.queue, "key_prefix": configured.key_prefix}
+    for limit in ("max_bytes", "max_uploads_bytes", "max_message_bytes"):
+        names[limit] = getattr(configured, limit)
     if configured.broker_url and not local:
         servers = {"result_backend": configured.results_url, "overlay_store": configured.overlays_url}
         with _client(configured.broker_url, **servers, **names) as client:

@@ -21,8 +21,12 @@ def job(job_id: str, as_json: bool, retry: bool) -> None:
     from worker.client import PoseClient
 
     configured = deployed()
-    servers = {"result_backend": configured.results_url, "key_prefix": configured.key_prefix}
-    with PoseClient(configured.broker_url, queue=configured.queue, **servers) as client:
+    with PoseClient(
+        configured.broker_url,
+        result_backend=configured.results_url,
+        queue=configured.queue,
+        key_prefix=configured.key_prefix,
+    ) as client:
         if retry:
             client.retry(job_id)
         found = client.status(job_id)

@@ -64,6 +64,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     type=click.FloatRange(0, min_open=True),
     help="With --track: calmer joints; the cutoff frequency in Hz of a joint at rest, e.g. 1.",
 )
+@click.option("--upload", is_flag=True, help="Send the files with the jobs: workers need not see this machine's disk.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Of the jobs; with Redis 0 goes first, with RabbitMQ 9.")
 @options.local
 @options.timeout
@@ -80,6 +81,7 @@ def submit(
     fps: float,
     smooth: Optional[float],
     no_overlay: bool,
+    upload: bool,
     local: bool,
     timeout: float,
     priority: Optional[int],
@@ -105,7 +107,8 @@ def submit(
         writers += [CocoFile(coco)] if coco else []
         writers += [CsvFile(table)] if table else []
         writers += [_report(report)] if report else []
-        batch = Batch(client, writers, {**job, "priority": priority or 0}, idle_timeout_s=timeout, check=check)
+        arguments = {**job, "priority": priority or 0, "upload": upload}
+        batch = Batch(client, writers, arguments, idle_timeout_s=timeout, check=check)
         batch.track = _track(fps, smooth) if track else None
         summary = batch.run(find_images(paths, ext.split(",") if ext else EXTENSIONS), progress)
     where = ", ".join(str(path) for path in (f"{out}/", coco, table, report) if path)

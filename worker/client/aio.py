@@ -109,7 +109,7 @@ class AsyncPoseClient:
             future.cancel()
         await _in_thread(self.sync.close)
 
-    async def submit(self, path: Any, **arguments: Any) -> AsyncJob:
+    async def submit(self, path: Any = None, **arguments: Any) -> AsyncJob:
         """Put one image on the queue; takes and raises what :meth:`worker.client.sync.PoseClient.submit` does."""
         return AsyncJob(self, await _in_thread(functools.partial(self.sync.submit, path, **arguments)))
 

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, List, Mapping, NamedTuple, Optional, Protocol, Union
 
 from worker.client.app import untrusted
+from worker.client.sending import Sent
 from worker.client.status import JobStatus
-from worker.contract import Overlay, Result, id_fault, parse_job
+from worker.contract import DATA, Overlay, Result, id_fault, parse_job, without_query
 from worker.errors import JobCancelled, JobFailed, PoseError
 from worker.jobs.ledger import Message
 from worker.observe.tracing import headers
@@ -26,6 +27,7 @@ class NewJob(NamedTuple):
     id: str
     image: str
     message: Message
+    beside: Optional[bytes] = None
 
 
 def new_job(
@@ -38,15 +40,15 @@ def new_job(
     expires: Optional[Deadline] = None,
     webhook: Optional[str] = None,
     callback: Union[str, Mapping[str, str], None] = None,
+    sent: Optional[Sent] = None,
 ) -> NewJob:
     """Check what :meth:`worker.client.sync.PoseClient.submit` is given, and put it in the form in which it is sent.
 
     Raises:
         InvalidRequest: names the argument or option that is unknown, of the wrong type or out of range.
     """
-    image = os.fspath(path)
-    image = os.fsdecode(image) if isinstance(image, bytes) else image
-    if "://" not in image:
+    image = sent.image if sent else os.fsdecode(path)
+    if not sent and "://" not in image and not image.startswith(DATA):
         image = os.path.abspath(image)  # noqa: PTH100 - keeps symbolic links for the worker to judge
     called = {"task": callback} if isinstance(callback, str) else callback
     parse_job(image, options, _faults(job_id, priority, expires), webhook=webhook, callback=called)
@@ -58,7 +60,9 @@ def new_job(
         expires=None if expires is None else _moment(expires).isoformat(),
         headers=headers(),
     )
-    return NewJob(job_id or str(uuid.uuid4()), image, message)
+    title = os.fsdecode(path) if sent and path is not None else image
+    shown = without_query(title) if title.startswith(DATA) else title
+    return NewJob(job_id or str(uuid.uuid4()), shown, message, sent.beside if sent else None)
 
 
 def _faults(job_id: Any, priority: Any, expires: Any) -> List[str]:

@@ -27,11 +27,20 @@ from worker.broker.send import send
 from worker.client.app import broker_errors, client_app, untrusted
 from worker.client.find import EXTENSIONS, find_images
 from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, not_ended, result_of
+from worker.client.sending import Limits, sent
 from worker.client.silence import SILENT_S, warn, why_not_ended
 from worker.client.status import JobStatus, status_of
 from worker.client.waiting import Waiting, next_of
 from worker.contract import Overlay, Result
-from worker.errors import BrokerUnavailable, InvalidRequest, JobConflict, JobFailed, PoseError, SettingsError
+from worker.errors import (
+    BrokerUnavailable,
+    ImageTooLarge,
+    InvalidRequest,
+    JobConflict,
+    JobFailed,
+    PoseError,
+    SettingsError,
+)
 from worker.jobs.ledger import Ledger
 from worker.notify.pending import Pending
 from worker.servers import DEFAULT_PREFIX, connect, masked, no_worker
@@ -53,6 +62,8 @@ class PoseClient:
         result_backend: as the workers' POSE_RESULT_BACKEND; the broker if not given.
         queue: as the workers' POSE_QUEUE.
         key_prefix: as the workers' POSE_KEY_PREFIX.
+        max_bytes, max_uploads_bytes, max_message_bytes: as the workers' POSE_MAX_BYTES, POSE_MAX_UPLOADS_BYTES and
+            POSE_MAX_MESSAGE_BYTES, for images that are sent with their jobs.
         overlay_store: as the workers' POSE_OVERLAY_STORE; the result backend if not given. From nowhere else are
             overlays and maps fetched, whatever a result says.
 
@@ -68,8 +79,12 @@ class PoseClient:
         queue: str = "pose",
         key_prefix: str = DEFAULT_PREFIX,
         overlay_store: Optional[str] = None,
+        max_bytes: int = 64 << 20,
+        max_uploads_bytes: int = 1 << 30,
+        max_message_bytes: int = 1 << 18,
     ) -> None:
         self._url = self.broker_url = broker_url
+        self._limits = Limits(max_bytes, max_uploads_bytes, max_message_bytes)
         self._results_url = result_backend or broker_url
         self.app = client_app(broker_url, self._results_url, key_prefix)
         self._queue = declared_queue(queue, broker_url)
@@ -96,8 +111,10 @@ class PoseClient:
 
     def submit(
         self,
-        path: Any,
+        path: Any = None,
         *,
+        data: Any = None,
+        upload: bool = False,
         job_id: Optional[str] = None,
         priority: int = 0,
         expires: Optional[Deadline] = None,
@@ -110,6 +127,9 @@ class PoseClient:
 
         Args:
             path: the image's path as the workers see it, relative ones resolved here; or a URL.
+            data: the image itself, instead of a path: a file's bytes, a PIL image, or a NumPy array uint8 (H, W, 3) in
+                BGR, as OpenCV has it, or grey (H, W). It is sent with the job, and removed when the job has ended.
+            upload: whether the file at `path`, as this process sees it, is sent with the job.
             job_id: the caller's own, which makes submission idempotent: the same job under the same id is sent once,
                 however often it is submitted.
             priority: 0 to 9, as the broker has it: with Redis 0 goes first, with RabbitMQ 9.
@@ -121,6 +141,7 @@ class PoseClient:
             options: fields of :class:`worker.contract.Options`.
 
         Raises:
+            ImageNotFound, ImageTooLarge: the image cannot be sent with the job; nothing was sent.
             InvalidRequest: an argument is unknown, of the wrong type or out of range; nothing was sent.
             JobConflict: `job_id` was used before, for another image or other options; nothing was sent.
             BrokerUnavailable: the broker does not answer; nothing was sent.
@@ -134,6 +155,7 @@ class PoseClient:
             expires=expires,
             webhook=webhook,
             callback=callback,
+            sent=sent(path, data, upload, self._limits),
         )
         self._send(new)
         return JobHandle(self, new.id, new.image)
@@ -284,8 +306,13 @@ class PoseClient:
 
     def _send(self, new: NewJob) -> None:
         """Record a job, then send it; one that was submitted before under this id is not sent again."""
-        job_id, _, message = new
+        job_id, _, message, beside = new
         with broker_errors(self._url):
+            if beside and self._ledger.upload(job_id, beside, self._limits.uploads) == "full":
+                raise ImageTooLarge(
+                    f"The images that were sent with jobs would be more than {self._limits.uploads} bytes together; "
+                    "wait until some of these jobs have ended, or raise POSE_MAX_UPLOADS_BYTES."
+                )
             known = self._ledger.record(job_id, message)
         if known == "other":
             raise JobConflict(

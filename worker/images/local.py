@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
-from worker.contract import without_query
+from worker.contract import DATA, without_query
 from worker.errors import (
     ImageNotAllowed,
     ImageNotFound,
@@ -29,6 +29,7 @@ from worker.images.bombs import Costly, Reader, check, count_frames, tile_size
 from worker.images.formats import Unknown, kind_of, need, open_picture
 from worker.images.policy import ImagePolicy, is_remote, local_path
 from worker.images.remote import read_remote
+from worker.images.uploads import data_of
 
 #: Most strips or tiles of an image, each of which is read by itself: a scanner's have one for each of its lines.
 _MOST_PIECES = 100_000
@@ -83,13 +84,16 @@ def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
 
 
 def read_image(path: str, policy: ImagePolicy) -> bytes:
-    """The bytes of the image at `path`, a path or a file://, s3:// or https:// URL.
+    """The bytes of the image at `path`, a path or a file://, s3://, https:// or data: URL.
 
     Raises:
         ImageNotFound, ImageNotAllowed, ImageTooLarge, ImageUndecodable: what is wrong with it.
         ImageNotReady, ImageUnreadable: it is not there yet, or reading it failed; worth another try.
     """
-    data = read_remote(path, policy) if is_remote(path) else _read(local_path(path), printable(path), policy)
+    if path.startswith(DATA):
+        data = data_of(path, policy)
+    else:
+        data = read_remote(path, policy) if is_remote(path) else _read(local_path(path), printable(path), policy)
     if not data:
         raise _undecodable(printable(without_query(path)), "it is empty")
     return data

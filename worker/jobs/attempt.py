@@ -146,6 +146,10 @@ class Attempt:
             logger.info("Job %s is %s; this message of it is dropped.", self._holding.job_id, begun.verdict)
             raise Superfluous
 
+    def uploaded(self, most: int) -> bytes:
+        """The image that was sent with the job, of more than `most` bytes one more; empty if it is gone."""
+        return outlast(lambda: self._ledger.uploaded(self._holding.job_id, most))
+
     def renew(self) -> None:
         """Tell the ledger that the attempt is still in work; raises redis.RedisError."""
         self._ledger.renew(*self._holding)

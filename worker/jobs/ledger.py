@@ -42,6 +42,8 @@ _LOCK_S = 4.0
 _PATIENCE_S = 5.0
 #: Seconds within which Redis must answer.
 _TIMEOUT_S = 5.0
+#: Seconds within which a job must be recorded whose image has been uploaded.
+_UPLOAD_S = 3600
 #: Most jobs of a kind that the reconciler looks at in one go.
 _MOST = 200
 _LUA = Path(__file__).with_name("lua")
@@ -134,6 +136,19 @@ class Ledger:
     def record(self, job_id: str, message: Message) -> str:
         """Write the record of a job that is about to be sent: ``new``, ``same``, or ``other`` if the id is taken."""
         return str(self._run("record", job_id, message.digest, message.dumps(), message.list, KEEP_S))
+
+    def upload(self, job_id: str, data: bytes, most: int) -> str:
+        """Keep an image's bytes beside a job that is about to be recorded, and from then on as long as its record.
+
+        Returns ``kept``; ``known`` if there is a record already; ``full`` if all uploads would be more than `most`
+        bytes.
+        """
+        return str(self._run("upload", job_id, data, _UPLOAD_S, most))
+
+    def uploaded(self, job_id: str, most: int) -> bytes:
+        """The bytes beside a job, one more than `most` at the most; empty if there are none."""
+        data: bytes = self._client.getrange(self.keys.upload(job_id), 0, most)  # type: ignore[assignment]
+        return data
 
     def withdraw(self, job_id: str) -> None:
         """Take back the record of a job that could not be sent."""

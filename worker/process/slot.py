@@ -21,6 +21,7 @@ from worker.errors import ImageTooLarge, InvalidRequest, JobTooLarge
 from worker.files import printable
 from worker.images.local import LoadedImage, decode_image, read_image
 from worker.images.policy import ImagePolicy, check_root
+from worker.images.uploads import checked_upload, is_upload
 from worker.jobs.attempt import Attempt, AttemptEnd
 from worker.observe.job_log import log_end
 from worker.observe.tracing import Tracer
@@ -115,15 +116,16 @@ class Slot:
         finally:
             remote.end()
 
-    def load_image(self, path: str, age_s: float) -> LoadedImage:
-        """Read the image at `path`; raises ImageError, ImageNotReady or ImageUnreadable.
-
-        Args:
-            age_s: seconds since the job was submitted.
-        """
+    def load_image(self, path: str, attempt: Attempt) -> LoadedImage:
+        """Read the image at `path`, or the one sent with `attempt`'s job; raises ImageError, ImageNotReady or
+        ImageUnreadable."""
         if self._untidy:  # an error holds what its frames held, such as an image, until Python looks for cycles
             gc.collect()
-        data = read_image(path, replace(self._policy, wait_for_missing=age_s < self.settings.file_grace_s))
+        policy = replace(self._policy, wait_for_missing=attempt.age_s < self.settings.file_grace_s)
+        if is_upload(path):
+            data = checked_upload(attempt.uploaded(policy.max_bytes), path, policy)
+        else:
+            data = read_image(path, policy)
         try:
             with self.life.decoding():
                 return decode_image(data, path, self._policy)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Dict, Iterator
 
 import pytest
@@ -107,7 +108,7 @@ def test_an_image_that_is_not_decoded_in_time_is_not_tried_again(tmp_path: Path,
     slot.life, slot.settings = life, read_settings({"POSE_SOFT_TIME_LIMIT_S": "0.1"})
     slot._policy, slot._untidy = ImagePolicy(roots=(str(tmp_path),)), False
     with pytest.raises(ImageTooLarge, match=r"was not decoded within 0\.1 s"), life.at_work(0.1):
-        slot.load_image(str(path), 0.0)
+        slot.load_image(str(path), SimpleNamespace(age_s=0.0))
 
 
 #: A slot that does `work`, and its parent, which looks until it has killed it.

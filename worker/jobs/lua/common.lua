@@ -18,6 +18,27 @@ local job = own(prefix .. ':job:' .. id, 'hash')
 -- States that nothing changes any more. A dead job has ended, too, but a person may put it back.
 local ENDED = {done = true, failed = true, revoked = true}
 
+-- What a client has sent with the job. Not every user may touch it where the rights are older than it is.
+local upload = prefix .. ':upload:' .. id
+
+-- What stands for it among all uploads, which tells no ids, and its bytes; nothing if there is none.
+local function uploaded()
+  local size = redis.pcall('STRLEN', upload)
+  if type(size) == 'number' and size > 0 then
+    return size .. ':' .. redis.sha1hex(id), size
+  end
+end
+
+local function drop_upload()
+  local member, size = uploaded()
+  if member then
+    redis.pcall('DEL', upload)
+    if redis.pcall('ZREM', prefix .. ':uploads', member) == 1 then
+      redis.pcall('DECRBY', prefix .. ':uploads:bytes', size)
+    end
+  end
+end
+
 local function now()
   local time = redis.call('TIME')
   return tonumber(time[1]) + tonumber(time[2]) / 1e6
@@ -53,6 +74,11 @@ local function enter(state, name, score, keep)
   redis.call('ZADD', entered, seconds(score), id)
   redis.call('EXPIRE', entered, keep)
   redis.call('EXPIRE', job, keep)
+  local member = uploaded()
+  if member then
+    redis.pcall('EXPIRE', upload, keep)
+    redis.pcall('ZADD', prefix .. ':uploads', 'XX', seconds(now() + keep), member)
+  end
 end
 
 local function wait(keep)

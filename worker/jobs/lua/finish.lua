@@ -18,6 +18,7 @@ elseif state or ARGV[3] == 'revoked' then
   else -- somebody may want to have it done again
     redis.call('HSET', job, 'result', ARGV[4])
   end
+  drop_upload()
   redis.call('EXPIRE', job, ARGV[6])
 end
 return 1

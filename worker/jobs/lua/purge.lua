@@ -4,5 +4,6 @@ if get('state') ~= 'dead' then
   return 0
 end
 leave()
+drop_upload()
 redis.call('DEL', job)
 return 1
