@@ -115,10 +115,10 @@ def test_a_message_by_hand_as_the_document_has_it(
 def test_an_image_by_hand_as_the_document_has_it(
     client: PoseClient, redis_client: redis.Redis, broker: str, street: Path
 ) -> None:
-    _run_shell(example("docs/message.md", "sh", "order-4712"), broker, street)
-    result = client.job("order-4712").result(PATIENCE)
+    _run_shell(example("docs/message.md", "sh", "order-4719"), broker, street)
+    result = client.job("order-4719").result(PATIENCE)
     assert (result.image.path, len(result.people)) == (f"upload:{_sha256(street)}", 3)
-    assert not redis_client.exists("pose:upload:order-4712")
+    assert not redis_client.exists("pose:upload:order-4719")
 
 
 def test_images_without_a_shared_disk(
