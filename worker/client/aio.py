@@ -18,11 +18,12 @@ from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional,
 
 from worker.client.find import EXTENSIONS
 from worker.client.job import JobHandle, Outcome, none_ended, not_ended
+from worker.client.result import Result
 from worker.client.silence import SILENT_S, warn, why_not_ended
 from worker.client.status import JobStatus
 from worker.client.sync import IN_FLIGHT, PoseClient, check_many
 from worker.client.waiting import Waiting, next_of
-from worker.contract import Overlay, Result
+from worker.contract import Overlay
 
 Answer = TypeVar("Answer")
 

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, List, Mapping, NamedTuple, Optional, Protocol, Union
 
 from worker.client.app import untrusted
+from worker.client.result import Result
 from worker.client.sending import Sent
 from worker.client.status import JobStatus
-from worker.contract import DATA, Overlay, Result, id_fault, parse_job, without_query
+from worker.contract import DATA, Overlay, id_fault, parse_job, without_query
 from worker.errors import JobCancelled, JobFailed, PoseError
 from worker.jobs.ledger import Message
 from worker.observe.tracing import headers

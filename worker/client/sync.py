@@ -27,11 +27,12 @@ from worker.broker.send import send
 from worker.client.app import broker_errors, client_app, untrusted
 from worker.client.find import EXTENSIONS, find_images
 from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, not_ended, result_of
+from worker.client.result import Result
 from worker.client.sending import Limits, sent
 from worker.client.silence import SILENT_S, warn, why_not_ended
 from worker.client.status import JobStatus, status_of
 from worker.client.waiting import Waiting, next_of
-from worker.contract import Overlay, Result
+from worker.contract import Overlay
 from worker.errors import (
     BrokerUnavailable,
     ImageTooLarge,

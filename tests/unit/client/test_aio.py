@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from worker.client import Result as Found
 from worker.client.aio import AsyncPoseClient
 from worker.contract import Image, Model, Result
 from worker.errors import BrokerUnavailable, ImageNotFound, InvalidRequest, JobCancelled
@@ -58,7 +59,7 @@ def test_outcomes_come_as_they_end_and_a_failure_is_one(broker: str) -> None:
             seen = []
             async for job, outcome in client.map(["a.jpg", "b.jpg", "c.jpg"], in_flight=1):
                 seen.append((job.image.rsplit("/", 1)[1], type(outcome)))
-            assert seen == [("a.jpg", Result), ("b.jpg", ImageNotFound), ("c.jpg", Result)]
+            assert seen == [("a.jpg", Found), ("b.jpg", ImageNotFound), ("c.jpg", Found)]
 
     async def served() -> None:
         original = AsyncPoseClient.submit
