@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all caffe2-test lint format chaos bench bench-fleet bench-engine bench-decoder bench-options bench-precision bench-tracking gpu-bench clean
+.PHONY: demo test test-all caffe2-test lint format chaos soak bench bench-fleet bench-engine bench-decoder bench-options bench-precision bench-tracking gpu-bench clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -69,6 +69,11 @@ format: $(VENV)/.dev
 chaos: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
 	$(BIN)/python -m tests.chaos.run $(CHAOS)
+
+# That nothing grows: ten thousand jobs, as many awaits that were given up, 200 commands killed midway, and Flower.
+soak: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	POSE_TESTS_SOAK=1 $(BIN)/python -m pytest -s tests/integration/test_leaks.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m models.fetch mobilenet_thin
