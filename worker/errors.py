@@ -24,7 +24,7 @@
         ├── StorageUnavailable    the overlay store does not answer
         ├── JobTimedOut           the job took longer than its time limit
         ├── DeviceOutOfMemory     a single frame did not fit
-        └── DeviceLost            the net process died or did not answer in time
+        └── DeviceLost            the device does not work, or its net process died or did not answer in time
 
 Every class takes one argument, the sentence a person reads: the thing, the reason, the remedy.
 So each survives Celery's JSON round trip, which rebuilds an exception as ``cls(*exc.args)``.
@@ -128,7 +128,7 @@ class DeviceOutOfMemory(TransientError):
 
 
 class DeviceLost(TransientError):
-    """The net process died, or did not answer before its deadline."""
+    """The device or its driver does not work, or the net process died or did not answer before its deadline."""
 
 
 def reason_in(error: Mapping[str, Any]) -> str:

@@ -128,7 +128,7 @@ class Settings(BaseModel):
     device: str = _setting(
         "auto",
         "`cpu`, `cuda:0`, or the UUID of a GPU or MIG instance. `auto`: by the worker's name (`gpu3@host`), else a "
-        "free GPU, else the CPU",
+        "free GPU, else the CPU; `cuda`: likewise, but never the CPU",
         pattern=r"^(auto|cpu|cuda(:\d+)?|(GPU|MIG)-[0-9A-Za-z/-]+)$",
     )
     share_device: bool = _setting(False, "Whether several workers may use one GPU")

@@ -228,6 +228,19 @@ def test_the_unit_shuts_the_worker_in() -> None:
     assert "PrivateDevices=yes" in (DEPLOY / "systemd/pose-worker@cpu0.service.d/cpu.conf").read_text()
 
 
+def test_workers_on_gpu_hosts_never_take_the_cpu() -> None:
+    literals = documents("kubernetes/kustomization.yaml")[0]["configMapGenerator"][0]["literals"]
+    assert "POSE_DEVICE=cuda" in literals
+    services = documents("compose.yaml")[0]["services"]
+    assert services["worker-gpu"]["environment"]["POSE_DEVICE"] == "cuda"
+    assert "POSE_DEVICE" not in services["worker-cpu"]["environment"]
+    unit = (DEPLOY / "systemd/pose-worker@.service").read_text()
+    assert "\nEnvironment=POSE_DEVICE=cuda\n" in unit
+    assert "\nEnvironment=POSE_DEVICE=cpu\n" in (DEPLOY / "systemd/pose-worker@cpu0.service.d/cpu.conf").read_text()
+    privileged = [line for line in unit.splitlines() if line.startswith("ExecStartPre=-+")]
+    assert {line.split()[0].rpartition("/")[2] for line in privileged} == {"nvidia-smi", "nvidia-modprobe"}
+
+
 def test_network_policies_name_who_may_connect() -> None:
     """No rule is for everybody, but for HTTPS to public addresses."""
     policies = [one for one in manifests() if one["kind"] == "NetworkPolicy"]

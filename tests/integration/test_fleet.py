@@ -175,7 +175,7 @@ def test_a_fleet_has_a_worker_for_each_gpu_and_each_gpu_one_worker(
     start: Callable[..., Fleet], client: PoseClient, image: Path, tmp_path: Path
 ) -> None:
     """With a driver that tells of GPUs, and a net that needs none."""
-    uuids = [f"{tmp_path.name}-{os.getpid()}-{letter}" for letter in "ab"]
+    uuids = [f"fleet-{os.getpid()}-{letter}" for letter in "ab"]
     gpus = {"PYTHONPATH": ROOT / "tests" / "support" / "fakes", "FAKE_GPUS": ",".join(uuids), "POSE_SLOTS": 1}
     fleet = start(POSE_CPU_WORKERS=2, **gpus)
     fleet.await_ready()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds before a net process that has died is started again, at first and at most.
 _PAUSES_S = (0.5, 2.0)
+#: Seconds that a killed one takes at most to end. A process that waits in the driver for a GPU that does not answer
+#: never does.
+_END_S = 5.0
 
 
 class NetProcess:
@@ -40,6 +44,7 @@ class NetProcess:
         self.address: bytes = self._listener.getsockname()
         self._process: Optional[subprocess.Popen] = None
         self._control = self._report = -1
+        self._killed_at = 0.0
         self._deaths = Deaths(*_PAUSES_S)
 
     @property
@@ -88,21 +93,27 @@ class NetProcess:
         word = os.read(self._report, select.PIPE_BUF)
         if word.startswith(READY):
             return word[len(READY) :].decode()
-        status = self._process.wait() if self._process else None
+        status = self._end(_END_S)
         raise ModelError(word.decode() or f"The process loading the net died with status {status}; see the log above.")
 
     def keep_running(self) -> None:
-        """Start it again if it has died or hangs; call it every second or so.
+        """Start it again if it has died or hangs; call it every second or so. It never waits.
 
         Raises:
-            DeviceLost: it keeps dying.
+            DeviceLost: it keeps dying, or does not even end when it is killed.
         """
         if self._process is None:
             if self._deaths.may_start:
                 self.launch()
             return
         status = self._process.poll()
-        trouble = f"died with status {status}" if status is not None else self._hanging()
+        if self._killed_at:
+            if status is not None:
+                self._process, self._killed_at = None, 0.0
+            elif now() - self._killed_at > _END_S:
+                raise DeviceLost(_stuck(self._process.pid, self._device))
+            return
+        trouble = f"died with status {status}{self._why()}" if status is not None else self._hanging()
         if trouble:
             self._bury(trouble)
 
@@ -115,21 +126,29 @@ class NetProcess:
         Raises:
             DeviceLost: it keeps dying.
         """
-        if self._process is not None:
+        if self._process is not None and not self._killed_at:
             self._bury(why, counts=counts)
 
     def stop(self, grace_s: float) -> None:
         """For good: let it finish what runs, for `grace_s` seconds, and give the device back."""
         self._listener.close()
-        if self._process is not None:
-            os.close(self._control)
-            try:
-                self._process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            os.close(self._report)
+        if self._process is None or self._killed_at:  # whatever was killed is not waited for again
             self._process = None
+            return
+        os.close(self._control)
+        if self._end(grace_s) is None:
+            logger.error("✗ %s", _stuck(self._board.net.pid, self._device))
+        os.close(self._report)
+
+    def _end(self, grace_s: float) -> Optional[int]:
+        """Its status once it has ended, by itself or killed; None if not even that ends it."""
+        process, self._process = self._process, None
+        assert process is not None
+        for seconds in (grace_s, _END_S):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(seconds)
+            process.kill()
+        return None
 
     def _environment(self) -> dict[str, str]:
         pinned = {"POSE_DEVICE": "cuda:0" if self._device.gpu else "cpu", **self._device.environment}
@@ -142,15 +161,28 @@ class NetProcess:
         since = row.busy_since or row.beat
         return f"has hung for {limit:g} s" if now() - since > limit else ""
 
+    def _why(self) -> str:
+        """What a process that did not get ready had to say, as a part of a sentence."""
+        readable = select.select([self._report], [], [], 0.0)[0]
+        said = os.read(self._report, select.PIPE_BUF) if readable else b""
+        return "" if not said or said.startswith(READY) else f" ({said.decode().rstrip('.')})"
+
     def _bury(self, trouble: str, *, counts: bool = True) -> None:
+        """Kill it; :meth:`keep_running` sees it end."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait()
         os.close(self._control)
         os.close(self._report)
-        self._process = None
+        self._killed_at = now()
         self._board.net.state, self._board.net.busy_since = boards.LOADING, 0.0
         pause = self._deaths.add() if counts else 0.0
         if self._deaths.too_many:
             raise DeviceLost(f"The net process {trouble}, the {self._deaths.count}th time in ten minutes; giving up.")
         logger.error("✗ The net process %s; another is started in %g s.", trouble, pause)
+
+
+def _stuck(pid: int, device: Device) -> str:
+    return (
+        f"The net process {pid} was killed and does not end, for the driver of {device} does not answer; reset the "
+        "device, or restart the host."
+    )

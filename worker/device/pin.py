@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import socket
 from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 from worker.device.gpus import Gpu, visible_gpus
+from worker.engine.cores import usable_cores
 from worker.errors import SettingsError
 from worker.settings import Settings
 
@@ -52,23 +52,30 @@ def own_device(settings: Settings, worker: str = "") -> Device:
     """The device of the worker called `worker` (``gpu3@host``).
 
     POSE_DEVICE decides; else the name: ``gpu<i>`` is the i-th visible GPU, ``cpu<i>`` the CPU; else the first GPU
-    that no worker of this host owns; else the CPU.
+    that no worker of this host owns; else the CPU, unless POSE_DEVICE is ``cuda``.
 
     Raises:
         SettingsError: there is no such GPU, or all are owned by others.
+        DeviceLost: the driver does not answer.
     """
     wanted = settings.device
     if wanted == "cpu" or (wanted == "auto" and worker.startswith("cpu")):
         return Device()
     gpus = visible_gpus()
     named = _GPU_NAME.match(worker)
-    if wanted.startswith("cuda"):
-        return Device(_pick(gpus, int(wanted.partition(":")[2] or 0), "POSE_DEVICE"))
-    if wanted != "auto":
-        return Device(_pick(gpus, wanted, "POSE_DEVICE"))
+    if wanted.startswith("cuda:"):
+        return Device(_pick(gpus, int(wanted[len("cuda:") :]), "POSE_DEVICE"))
+    if wanted not in ("auto", "cuda"):
+        gpu = _pick(gpus, wanted, "POSE_DEVICE")
+        # Named by UUID, it keeps the number that it was named by, also when there are fewer GPUs than there were.
+        return Device(gpu._replace(number=int(named.group(1))) if named else gpu)
     if named:
         return Device(_pick(gpus, int(named.group(1)), f"the worker's name {worker!r}"))
-    return Device(_first_free(gpus, settings.share_device)) if gpus else Device()
+    if gpus:
+        return Device(_first_free(gpus, settings.share_device))
+    if wanted == "cuda":
+        raise SettingsError(f"POSE_DEVICE is 'cuda': {_listed(gpus)}")
+    return Device()
 
 
 def take(settings: Settings, worker: str) -> Tuple[Device, Optional[socket.socket]]:
@@ -83,7 +90,7 @@ def take(settings: Settings, worker: str) -> Tuple[Device, Optional[socket.socke
         try:
             return device, claim(device, settings.share_device)
         except SettingsError:
-            if settings.device != "auto" or _GPU_NAME.match(worker):
+            if settings.device not in ("auto", "cuda") or _GPU_NAME.match(worker):
                 raise
             # Another worker has taken it in the meantime; if that was the last, own_device says so.
 
@@ -123,7 +130,7 @@ def own_slots(settings: Settings, device: Device) -> int:
         return settings.slots
     if device.gpu is None:
         return 2
-    return max(2, min(32, len(os.sched_getaffinity(0)) // max(1, len(visible_gpus()))))
+    return max(2, min(32, usable_cores() // max(1, len(visible_gpus()))))
 
 
 def own_batch(settings: Settings, device: Device) -> int:

@@ -223,4 +223,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # At an ordinary end CUDA's libraries put the device in order; one that does not work any more may never answer.
+    os._exit(main(sys.argv[1:]))

@@ -10,12 +10,12 @@ import contextlib
 import functools
 import itertools
 import logging
-import os
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
+from worker.engine.cores import usable_cores
 from worker.engine.manifest import INIT_NET, PREDICT_NET, Manifest
 from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, first_line, parts, probe_side
 from worker.engine.netdef import Operator, check_blobs, read_net
@@ -45,7 +45,7 @@ class Caffe2Net(Net):
         if precision != "fp32":
             raise ModelError(f"Caffe2 does not run nets in {precision}; set POSE_PRECISION to fp32.")
         super().__init__(manifest, device, precision)
-        core, self._workspace = _import_caffe2(threads or len(os.sched_getaffinity(0)))
+        core, self._workspace = _import_caffe2(threads or usable_cores())
         self._option = _device_option(core, device)
         self._blobs = manifest.output_blobs
         spec = manifest.input

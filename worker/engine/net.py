@@ -13,8 +13,11 @@ from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
 #: Heatmaps float32 (N, K + 1, h, w) and part affinity fields float32 (N, 2 L, h, w), as the manifest's channels say.
 Maps = Tuple[np.ndarray, np.ndarray]
-#: How frameworks say that memory is short, on a GPU and on a CPU.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+#: How frameworks say that memory is short, on a GPU and on a CPU. cuDNN finds no engine (its word for a way to compute)
+#: where there is no room for the workspace of any.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "unable to find an engine")
+#: What CUDA's libraries say of a question that they do not take, each time: the device itself works.
+_REFUSED = ("NOT_SUPPORTED", "BAD_PARAM", "INVALID_VALUE", "ARCH_MISMATCH")
 
 
 class Net(ABC):
@@ -115,18 +118,19 @@ def device_errors(device: str, shape: Sequence[int], broken: Sequence[str]) -> I
     """Translate a framework's errors of the device.
 
     Args:
-        shape: of the batch, for the message.
+        shape: of the batch, for the message; empty while the net is loaded.
         broken: words of which one is in every error of a GPU after which the process can do nothing more with it.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as exc:
         if isinstance(exc, MemoryError) or any(words in str(exc) for words in _NO_MEMORY):
-            raise DeviceOutOfMemory(
-                f"A batch of shape {tuple(shape)} does not fit into the memory of {device}; lower target_height or set "
-                "max_width."
-            ) from exc
-        if device != "cpu" and any(word in str(exc) for word in broken):
+            what, remedy = f"A batch of shape {tuple(shape)}", "lower target_height or set max_width"
+            if not shape:
+                what, remedy = "The net", "serve a smaller one, or give it another device"
+            raise DeviceOutOfMemory(f"{what} does not fit into the memory of {device}; {remedy}.") from exc
+        refused = any(word in str(exc) for word in _REFUSED)
+        if device != "cpu" and not refused and any(word in str(exc) for word in broken):
             raise DeviceLost(f"{device} does not work any more ({first_line(exc)}).") from exc
         raise
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any, Optional, Sequence
 
 import numpy as np
 
+from worker.engine.cores import usable_cores
 from worker.engine.manifest import Manifest
 from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, first_line, parts, probe_side
 from worker.engine.netdef import read_pair
@@ -60,7 +60,7 @@ class OpenVinoNet(Net):
         hints = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision][0],
-            "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
             "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS,
             "ENABLE_CPU_PINNING": False,  # slots and other workers use the same cores
         }

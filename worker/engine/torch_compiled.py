@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from typing import Callable, Tuple
+from collections import Counter
+from typing import Callable, Dict, Tuple
 
 import torch
 
@@ -15,8 +15,8 @@ MODES = ("off", "graph")
 _MAX_GRAPHS = 64
 #: Passes of one shape after which a graph is recorded for it.
 PATIENCE = 3
-#: How many shapes are counted.
-_COUNTED = 1024
+#: Passes after which the counts of all shapes are halved, so that what came often once does not count for ever.
+_MEMORY = 1024
 
 Run = Callable[[torch.Tensor], Tuple[torch.Tensor, ...]]
 
@@ -24,27 +24,48 @@ Run = Callable[[torch.Tensor], Tuple[torch.Tensor, ...]]
 class CudaGraphs:
     """One launch for each pass instead of one for each operator, for the shapes that come again.
 
+    Where there are as many graphs as there may be, the least used one gives way to a shape that comes twice as often:
+    recording takes as long as many passes, and shapes that come in turns would record each time.
+
     All graphs share one pool of memory, so the maps of a pass hold until the next.
     """
 
     def __init__(self, module: Run) -> None:
         self._module = module
         self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: OrderedDict[Shape, Run] = OrderedDict()
+        self._graphs: Dict[Shape, Run] = {}
         self._seen: Counter[Shape] = Counter()
+        self._passes = 0
 
     def __call__(self, batch: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         """Run `batch` (N, C, H, W): by its shape's graph, which may be recorded now, or operator by operator."""
         shape = tuple(batch.shape)
-        if shape in self._graphs:
-            self._graphs.move_to_end(shape)
-            return self._graphs[shape](batch)
-        if len(self._seen) >= _COUNTED:
-            self._seen.clear()
-        self._seen[shape] += 1
-        return self._module(batch) if self._seen[shape] < PATIENCE else self._record(batch)
+        self._count(shape)
+        if shape not in self._graphs:
+            if not self._is_worth_recording(shape):
+                return self._module(batch)
+            self._graphs[shape] = self._record(batch)
+        return self._graphs[shape](batch)
 
-    def _record(self, batch: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+    def _count(self, shape: Shape) -> None:
+        self._passes += 1
+        if self._passes % _MEMORY == 0:
+            self._seen = Counter({one: count // 2 for one, count in self._seen.items() if count > 1})
+        self._seen[shape] += 1
+
+    def _is_worth_recording(self, shape: Shape) -> bool:
+        """Whether it is; then there is room for it."""
+        if self._seen[shape] < PATIENCE:
+            return False
+        if len(self._graphs) < _MAX_GRAPHS:
+            return True
+        least = min(self._graphs, key=lambda one: self._seen[one])
+        if self._seen[shape] < 2 * self._seen[least]:
+            return False
+        del self._graphs[least]
+        return True
+
+    def _record(self, batch: torch.Tensor) -> Run:
         given = batch.clone(memory_format=torch.preserve_format)  # the graph reads this memory for ever
         side = torch.cuda.Stream(batch.device)
         side.wait_stream(torch.cuda.current_stream(batch.device))
@@ -60,7 +81,4 @@ class CudaGraphs:
             graph.replay()
             return made
 
-        if len(self._graphs) >= _MAX_GRAPHS:
-            self._graphs.popitem(last=False)
-        self._graphs[tuple(batch.shape)] = replay
-        return replay(batch)
+        return replay

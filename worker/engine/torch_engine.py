@@ -6,12 +6,12 @@ import contextlib
 import ctypes
 import functools
 import logging
-import os
 from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 import torch
 
+from worker.engine.cores import usable_cores
 from worker.engine.manifest import Manifest
 from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, parts, probe_side
 from worker.engine.netdef import read_pair
@@ -56,23 +56,25 @@ class TorchNet(Net):
             precision = "fp32"
         super().__init__(manifest, device, precision)
         self._dtype = _DTYPES[precision]
-        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(threads or usable_cores())
         torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32; who wants less asks for it
         net = read_pair(manifest)
         self._blobs = net.output_blobs
         side = probe_side(manifest)
         shapes = check_shapes(net, side, side)
         net = optimise(net)
-        self._module: Any = build_graph(net).to(device=device, dtype=self._dtype)
+        module: Any = build_graph(net)
+        if shapes:
+            check_outputs(manifest, net.name, shapes)
+        spec = manifest.input
+        self._scale, self._flip = spec.scale, spec.channel_order == "RGB"
+        with device_errors(device, (), _BROKEN):
+            self._module = module.to(device=device, dtype=self._dtype)
+            self._mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
         if device == "cpu":
             _keep_freed_memory()
         elif compile == "graph":
             self._module, self.warm_passes = CudaGraphs(self._module), PATIENCE
-        if shapes:
-            check_outputs(manifest, net.name, shapes)
-        spec = manifest.input
-        self._mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
-        self._scale, self._flip = spec.scale, spec.channel_order == "RGB"
 
     def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
         """Run padded uint8 inputs in one pass and write their maps where they are wanted."""

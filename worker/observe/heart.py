@@ -13,7 +13,7 @@ from redis import Redis, RedisError
 
 from worker.device import board as boards
 from worker.device.board import Board, now
-from worker.device.gpus import memory
+from worker.device.gpus import MemoryWatch
 from worker.device.pin import Device, own_engine, own_precision
 from worker.files import write_whole
 from worker.observe.heartbeat import STALE_S, heartbeat_path
@@ -31,10 +31,20 @@ class Heart:
 
     Args:
         name: the worker's, ``gpu3@host``.
+        memory: the device's.
     """
 
-    def __init__(self, settings: Settings, name: str, device: Device, board: Board, slots: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        device: Device,
+        board: Board,
+        slots: int,
+        memory: Optional[MemoryWatch] = None,
+    ) -> None:
         self._settings, self._name, self._device, self._board, self._slots = settings, name, device, board, slots
+        self._memory = memory or MemoryWatch(None)
         self._path = None if str(settings.heartbeat_dir) == "none" else heartbeat_path(settings.heartbeat_dir, name)
         keys = Keys(settings.key_prefix)
         self._key, self._serves = keys.worker(name), [keys.serves(queue) for queue in settings.consumed]
@@ -49,6 +59,8 @@ class Heart:
         self.ready = False
         #: Whether it was asked to take no jobs for a while.
         self.paused = False
+        #: Whether it died too often, and is not started for a while.
+        self.benched = False
 
     def beat(self, restarts: int = 0) -> None:
         """Write the heartbeat, at most once a second; a disk or a Redis that is away changes nothing."""
@@ -86,7 +98,7 @@ class Heart:
         net = self._board.net
         rows = [self._board.slot(index) for index in range(self._slots)]
         done = sum(row.done for row in rows)
-        used = memory(self._device.gpu.uuid) if self._device.gpu else None
+        used = self._memory.seen
         return {
             "worker": self._name,
             "host": socket.gethostname(),
@@ -95,6 +107,7 @@ class Heart:
             "started_at": round(self._started, 3),
             "ready": self.ready,
             "paused": self.paused,
+            "benched": self.benched,
             "leaving": self._board.worker.leaving,
             "device": str(self._device),
             "memory_used": used.used if used else None,

@@ -73,6 +73,10 @@ def faults(report: Mapping[str, Any], settings: Settings, *, ready: bool) -> Ite
         yield f"its heartbeat is {age:.0f} s old"
     elif not _exists(report["pid"]):
         yield f"its process {report['pid']} is gone"
+    if report.get("benched"):  # its fleet knows, and the other workers of the host are not to suffer for it
+        if ready:
+            yield f"it is benched: {report['last_error']}"
+        return
     age = max(0.0, age)
     yield from _net_faults(report["net"], settings, age)
     for index, slot in enumerate(report["slots"]):
@@ -130,6 +134,8 @@ def _row(report: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _state(report: Mapping[str, Any]) -> str:
+    if report.get("benched"):
+        return "benched"
     if report["leaving"]:
         return "leaving"
     if not report["net"]["ready"]:

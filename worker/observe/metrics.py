@@ -17,14 +17,14 @@ from prometheus_client.registry import Collector
 from worker.children import Rounds
 from worker.device import board as boards
 from worker.device.board import Board, SlotRow, now
-from worker.device.gpus import Memory, memory
+from worker.device.gpus import MemoryWatch
 from worker.device.pin import Device, own_engine, own_precision
 from worker.device.tally import ATTEMPTS, BATCH_SIZES, ERRORS, OUTCOMES, PEOPLE, SECONDS, STAGES, WAITS, merged
 from worker.errors import SettingsError
 from worker.observe.backlog import Backlog
 from worker.settings import Settings
 
-#: Seconds between two looks at what takes time: the queue, the device's memory.
+#: Seconds between two looks at the queue.
 LOOK_S = 2.0
 _PAGE_BYTES = 4096
 
@@ -37,15 +37,27 @@ class Exporter:
     Args:
         name: the worker's, ``gpu3@host``.
         slots: how many the worker has.
+        memory: the device's.
+        benched: whether the worker died too often, and is not started for a while.
 
     Raises:
         SettingsError: the port is taken.
     """
 
-    def __init__(self, settings: Settings, name: str, device: Device, board: Board, slots: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        device: Device,
+        board: Board,
+        slots: int,
+        memory: Optional[MemoryWatch] = None,
+        benched: bool = False,
+    ) -> None:
         self._backlog = Backlog(settings)
-        self._device = device
-        self._collector = WorkerMetrics(settings, name, device, board, slots, self._backlog)
+        self._collector = WorkerMetrics(
+            settings, name, device, board, slots, self._backlog, memory or MemoryWatch(None), benched
+        )
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self._collector)
         port = settings.metrics_port + number(name)
@@ -56,7 +68,7 @@ class Exporter:
                 f"POSE_METRICS_PORT is {settings.metrics_port}: {name} cannot listen on {settings.metrics_bind}:{port} "
                 f"({exc}); choose another port, or 0 for no metrics."
             ) from exc
-        self._rounds = Rounds("metrics", LOOK_S, self._look)
+        self._rounds = Rounds("metrics", LOOK_S, self._backlog.look)
         self._rounds.start()
 
     @property
@@ -78,27 +90,30 @@ class Exporter:
         self._server.shutdown()
         self._server.server_close()
 
-    def _look(self) -> None:
-        self._collector.memory = memory(self._device.gpu.uuid) if self._device.gpu else None
-        self._backlog.look()
-
 
 class WorkerMetrics(Collector):
     """One worker's metrics, made anew for each scrape.
 
     Attributes:
         ready: whether the worker consumes.
-        memory: the device's, if it is a GPU, as of the last look.
     """
 
     def __init__(
-        self, settings: Settings, name: str, device: Device, board: Board, slots: int, backlog: Backlog
+        self,
+        settings: Settings,
+        name: str,
+        device: Device,
+        board: Board,
+        slots: int,
+        backlog: Backlog,
+        memory: MemoryWatch,
+        benched: bool,
     ) -> None:
         self._settings, self._device, self._board, self._backlog = settings, device, board, backlog
         self._rows: List[SlotRow] = [board.slot(index) for index in range(slots)]
         self._own = {"worker": name}
+        self._memory, self._benched = memory, benched
         self.ready = False
-        self.memory: Optional[Memory] = None
 
     def collect(self) -> Iterable[Metric]:
         """All metrics."""
@@ -120,6 +135,8 @@ class WorkerMetrics(Collector):
         yield self._gauge("pose_worker_info", "What the worker is; always 1.", [(about, 1)])
         consumes = self.ready and not self._board.worker.leaving
         yield self._gauge("pose_worker_ready", "1 while the worker consumes.", [({}, consumes)])
+        about_bench = "1 while the worker is not started, for it died too often."
+        yield self._gauge("pose_worker_benched", about_bench, [({}, self._benched)])
 
     def _of_jobs(self) -> Iterator[Metric]:
         tallies = [row.tally for row in self._rows]
@@ -168,11 +185,10 @@ class WorkerMetrics(Collector):
         yield self._counter("pose_slot_restarts", "Slots that replaced a dead one.", [({}, restarts)])
 
     def _of_memory(self) -> Iterator[Metric]:
-        if self.memory is not None:
-            yield self._gauge(
-                "pose_device_memory_used_bytes", "In use on the device, by all.", [({}, self.memory.used)]
-            )
-            yield self._gauge("pose_device_memory_total_bytes", "What the device has.", [({}, self.memory.total)])
+        memory = self._memory.seen
+        if memory is not None:
+            yield self._gauge("pose_device_memory_used_bytes", "In use on the device, by all.", [({}, memory.used)])
+            yield self._gauge("pose_device_memory_total_bytes", "What the device has.", [({}, memory.total)])
         held = [
             ({"process": "net"}, resident_bytes(self._board.net.pid)),
             ({"process": "slots"}, sum(resident_bytes(row.pid) for row in self._rows)),

@@ -13,6 +13,7 @@ from typing import Callable, Dict, NamedTuple, Optional
 
 from worker.children import Rounds
 from worker.device.board import Board, SlotRow, now
+from worker.device.gpus import MemoryWatch
 from worker.device.net_process import NetProcess
 from worker.device.pin import own_slots, take
 from worker.errors import DeviceLost, ImageTooLarge, JobTooLarge, PermanentError
@@ -54,7 +55,8 @@ class Parent:
         self.host: Optional[NetProcess] = None
         if not settings.inline:
             self.host = NetProcess(settings, self.device, name, self.board)
-        self._heart = Heart(settings, name, self.device, self.board, self.slots)
+        self._memory = MemoryWatch(self.device.gpu)
+        self._heart = Heart(settings, name, self.device, self.board, self.slots, self._memory)
         self._exporter: Optional[Exporter] = None
         self._keeper: Optional[Rounds] = None
         self._drain: Optional[threading.Timer] = None
@@ -82,8 +84,9 @@ class Parent:
             ModelError, DeviceLost: why it is not.
             SettingsError: the port for Prometheus is taken.
         """
+        self._memory.start()
         if self.settings.metrics_port:
-            self._exporter = Exporter(self.settings, self.name, self.device, self.board, self.slots)
+            self._exporter = Exporter(self.settings, self.name, self.device, self.board, self.slots, self._memory)
         if self.host is not None:
             logger.info("● the net is ready: %s", self.host.await_ready(abandoned))
 
@@ -97,9 +100,11 @@ class Parent:
         self._keeper.start()
 
     def in_slot(self) -> None:
-        """In a child: let go of what is the parent's alone."""
+        """In a child: let go of what is the parent's alone, and take the device if the child holds the net itself."""
         if self._exporter is not None:
             self._exporter.forget()
+        if self.settings.inline:
+            os.environ.update(self.device.environment)  # before CUDA is initialised, which is when the net is loaded
 
     def drain(self, give_back: Callable[[], object]) -> None:
         """Give the jobs in work POSE_GRACE_S seconds from the first signal to stop; then call `give_back`."""
@@ -120,6 +125,7 @@ class Parent:
         if self.host is not None:
             self.host.stop(grace_s)
         self._heart.stop()
+        self._memory.stop()
         if self._claim is not None:
             self._claim.close()
 

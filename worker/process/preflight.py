@@ -45,8 +45,9 @@ def _missing(settings: Settings) -> Iterator[str]:
     for variable, name, part in named:
         for sentence in _sentences(partial(_check_net, settings.models_dir / name, part)):
             yield f"{variable} is {name!r}: {sentence}"
-    # Else it is the worker's name that says which.
-    yield from _sentences(lambda: settings.device == "auto" or own_engine(settings, own_device(settings).torch_name))
+    # Else it is the worker's name that says which. GPUs that have a worker already are none that are missing.
+    shared = settings.model_copy(update={"share_device": True})
+    yield from _sentences(lambda: settings.device == "auto" or own_engine(settings, own_device(shared).torch_name))
     yield from _sentences(lambda: check_tracing(settings))
     if settings.overlay_store.startswith("s3://"):
         yield from _sentences(s3.check)

@@ -12,12 +12,13 @@ from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
+from worker import logs
 from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result, without_query
 from worker.device.channel import RemoteNet
 from worker.device.nets import Nets
 from worker.device.pin import Device, own_batch
 from worker.engine import Manifest, Maps, read_manifest
-from worker.errors import ImageTooLarge, InvalidRequest, JobTooLarge
+from worker.errors import DeviceLost, ImageTooLarge, InvalidRequest, JobTooLarge
 from worker.files import printable
 from worker.images.local import LoadedImage, decode_image, read_image
 from worker.images.policy import ImagePolicy, check_root
@@ -255,7 +256,16 @@ class Slot:
         nets = self._nets
         if self._address is None:
             assert nets is not None
-            return None, lambda frames: nets.get(name)(frames)
+
+            def run(inputs: np.ndarray) -> Maps:
+                try:
+                    return nets.get(name)(inputs)
+                except DeviceLost as exc:
+                    # Only a new process can help. An ordinary end may wait for the device, and the job is tried again.
+                    logs.last_words(str(exc), str(self.where["worker"]))
+                    os._exit(1)
+
+            return None, run
         # Longer than the time after which the net process counts as hanging, which ends the wait first.
         timeout_s, number = self.settings.net_timeout_s + 5, self.settings.nets.index(name)
         remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s, shares=self._batch > 1)

@@ -1,10 +1,25 @@
-"""A driver library for machines without one: the GPUs are those of FAKE_GPUS, e.g. ``A,B,C:2`` (C in two MIG parts)."""
+"""A driver library for machines without one: the GPUs are those of FAKE_GPUS, e.g. ``A,B,C:2`` (C in two MIG parts).
+
+One whose name begins with ``old`` cannot be divided, with ``slow`` is of another product, with ``lost`` does not
+answer. FAKE_DRIVER is the error that the driver meets when it is opened.
+"""
 
 import os
+
+NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED = 3, 6, 9
+NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_FUNCTION_NOT_FOUND, NVML_ERROR_GPU_IS_LOST = 12, 13, 15
+nvmlMemory_v2 = 0x02000028  # noqa: N816 - as in the real one
+
+#: How often the driver was opened.
+opened = 0
 
 
 class NVMLError(Exception):
     """As in the real one."""
+
+    def __init__(self, value):
+        super().__init__(f"error {value}")
+        self.value = value
 
 
 def _gpus():
@@ -12,8 +27,11 @@ def _gpus():
 
 
 def nvmlInit():
-    if not _gpus():
-        raise NVMLError("no driver")
+    global opened
+    opened += 1
+    error = int(os.environ.get("FAKE_DRIVER", "0"))
+    if error or not _gpus():
+        raise NVMLError(error or NVML_ERROR_LIBRARY_NOT_FOUND)
 
 
 def nvmlShutdown():
@@ -25,11 +43,13 @@ def nvmlDeviceGetCount():
 
 
 def nvmlDeviceGetHandleByIndex(index):
+    if _gpus()[index][0].startswith("lost"):
+        raise NVMLError(NVML_ERROR_GPU_IS_LOST)
     return _gpus()[index]
 
 
 def nvmlDeviceGetName(handle):
-    return b"Fake H100"
+    return b"Fake L4" if handle[0].startswith("slow") else b"Fake H100"
 
 
 def nvmlDeviceGetUUID(handle):
@@ -37,12 +57,14 @@ def nvmlDeviceGetUUID(handle):
 
 
 def nvmlDeviceGetHandleByUUID(uuid):
+    if os.environ.get("FAKE_GPUS", "").startswith("lost"):
+        raise NVMLError(NVML_ERROR_GPU_IS_LOST)
     return uuid
 
 
 def nvmlDeviceGetMigMode(handle):
-    if handle[0] == "old":
-        raise NVMLError("not supported")
+    if handle[0].startswith("old"):
+        raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
     return (1 if handle[2] else 0, 0)
 
 
@@ -52,7 +74,7 @@ def nvmlDeviceGetMaxMigDeviceCount(handle):
 
 def nvmlDeviceGetMigDeviceHandleByIndex(handle, number):
     if number >= int(handle[2]):
-        raise NVMLError("not found")
+        raise NVMLError(NVML_ERROR_NOT_FOUND)
     return f"MIG-{handle[0]}-{number}"
 
 
@@ -60,5 +82,13 @@ class _Memory:
     used, total = 600_000_000, 80_000_000_000
 
 
-def nvmlDeviceGetMemoryInfo(handle):
+class _OldMemory:
+    used, total = 1_100_000_000, 80_000_000_000  # what the driver keeps for itself, too
+
+
+def nvmlDeviceGetMemoryInfo(handle, version=None):
+    if version is None:
+        return _OldMemory
+    if "old" in handle:
+        raise NVMLError(NVML_ERROR_FUNCTION_NOT_FOUND)
     return _Memory

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.support import ROOT, wait_until
-from worker.device import channel
+from worker.device import channel, net_process
 from worker.device.board import READY, Board
 from worker.device.channel import RemoteNet
 from worker.device.net_process import NetProcess
@@ -272,6 +272,89 @@ def test_a_net_that_cannot_be_loaded_says_why(run: Run, tmp_path: Path, thin_net
     (copy / "init_net.pb").write_bytes(b"another net")
     with pytest.raises(ModelError, match="init_net"):
         run(POSE_MODELS_DIR=tmp_path)
+
+
+def test_why_it_could_not_be_started_again_is_logged(
+    run: Run, tmp_path: Path, thin_net: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = shutil.copytree(thin_net, tmp_path / "mobilenet_thin")
+    running = run(POSE_MODELS_DIR=tmp_path)
+    (copy / "init_net.pb").write_bytes(b"another net")
+    os.kill(running.board.net.pid, signal.SIGKILL)
+
+    def said() -> bool:
+        running.host.keep_running()
+        return any("The net process died with status 1 (" in line and "init_net" in line for line in caplog.messages)
+
+    wait_until(said)
+
+
+def test_a_process_that_does_not_even_end_when_it_is_killed_holds_nobody_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits in the driver for a GPU that does not answer."""
+    running = run()
+    process: Any = running.host._process
+    monkeypatch.setattr(process, "kill", lambda: None)
+    monkeypatch.setattr(net_process, "_END_S", 0.5)
+    os.kill(running.board.net.pid, signal.SIGSTOP)
+    longest = 0.0
+
+    def look() -> bool:
+        nonlocal longest
+        since = time.monotonic()
+        running.host.keep_running()
+        longest = max(longest, time.monotonic() - since)
+        return False
+
+    try:
+        with pytest.raises(DeviceLost, match=f"The net process {process.pid} was killed and does not end.*restart the"):
+            wait_until(look)
+        assert longest < 0.3  # the keeper looks after the slots, too
+        since = time.monotonic()
+        running.host.stop(30.0)
+        assert time.monotonic() - since < 5
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_one_that_does_not_end_at_the_end_is_left_behind(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = run()
+    process: Any = running.host._process
+    monkeypatch.setattr(process, "kill", lambda: None)
+    monkeypatch.setattr(net_process, "_END_S", 0.2)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        running.host.stop(0.1)
+        assert "was killed and does not end" in caplog.text
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+#: Loaded by Python itself, before the net process: its net loses the device, and an ordinary end would take for ever.
+_BROKEN_DEVICE = f"""
+import sys, threading, time
+sys.path.insert(0, {str(ROOT)!r})
+from worker.engine import null_engine
+from worker.errors import DeviceLost
+def fill(self, inputs, maps):
+    raise DeviceLost("cuda:0 does not work any more (an illegal memory access).")
+null_engine.NullNet.fill = fill
+threading.Thread(target=time.sleep, args=(600,)).start()
+"""
+
+
+def test_a_process_whose_device_is_broken_ends_at_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_BROKEN_DEVICE)
+    running = run(PYTHONPATH=tmp_path)
+    process: Any = running.host._process
+    with pytest.raises(DeviceLost, match="illegal memory access"):
+        running.net()(inputs(0))
+    assert process.wait(10) == 1
 
 
 def _together(calls: List[Callable[[], Any]]) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Dict, Iterator
 
 import pytest
 
 from tests.support import ROOT
 from worker.device import pin
-from worker.device.gpus import memory, visible_gpus
+from worker.device.gpus import MemoryWatch, memory, visible_gpus
 from worker.device.pin import claim, own_batch, own_device, own_engine, own_precision, own_slots, take
-from worker.errors import SettingsError
-from worker.process.fleet import worker_names
+from worker.engine import cores
+from worker.errors import DeviceLost, SettingsError
+from worker.process.fleet import own_workers
 from worker.process.preflight import wrong
 from worker.settings import read_settings
 
@@ -32,14 +33,71 @@ def test_a_machine_without_a_driver_has_no_gpu(gpus: Callable[[str], None]) -> N
     gpus("")
     assert visible_gpus() == []
     assert own_device(read_settings({})).torch_name == "cpu"
-    assert worker_names(read_settings({})) == ["cpu0"]
-    assert worker_names(read_settings({"POSE_CPU_WORKERS": "3"})) == ["cpu0", "cpu1", "cpu2"]
+    assert list(own_workers(read_settings({}))) == ["cpu0"]
+    assert list(own_workers(read_settings({"POSE_CPU_WORKERS": "3"}))) == ["cpu0", "cpu1", "cpu2"]
 
 
 def test_mig_instances_count_in_place_of_their_gpu(gpus: Callable[[str], None]) -> None:
     gpus("a,b:2,old")
     assert [gpu.uuid for gpu in visible_gpus()] == ["GPU-a", "MIG-b-0", "MIG-b-1", "GPU-old"]
-    assert worker_names(read_settings({})) == ["gpu0", "gpu1", "gpu2", "gpu3"]
+    assert list(own_workers(read_settings({}))) == ["gpu0", "gpu1", "gpu2", "gpu3"]
+
+
+def test_a_gpu_that_is_to_be_divided_and_is_not_cannot_be_used(gpus: Callable[[str], None]) -> None:
+    gpus("a:0,b")
+    assert [gpu.uuid for gpu in visible_gpus()] == ["GPU-b"]
+
+
+@pytest.mark.parametrize("mask", [None, "0,1,2", "GPU-a,GPU-lost,GPU-c"])
+def test_a_gpu_that_does_not_answer_is_left_out_and_the_others_keep_their_numbers(
+    gpus: Callable[[str], None], mask: str | None
+) -> None:
+    gpus("a,lost,c")
+    assert [(gpu.number, gpu.uuid) for gpu in visible_gpus(mask)] == [(0, "GPU-a"), (2, "GPU-c")]
+
+
+def test_a_driver_that_does_not_answer_is_no_machine_without_a_gpu(
+    gpus: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus("a")
+    monkeypatch.setenv("FAKE_DRIVER", "18")  # NVML_ERROR_LIB_RM_VERSION_MISMATCH: the driver was updated, not loaded
+    with pytest.raises(DeviceLost, match=r"NVIDIA's driver does not answer \(error 18\); see nvidia-smi .*=cpu"):
+        own_device(read_settings({}), "celery@host")
+    with pytest.raises(DeviceLost):
+        own_workers(read_settings({}))
+    assert own_device(read_settings({"POSE_DEVICE": "cpu"}), "celery@host").gpu is None
+    assert memory("GPU-a") is None
+
+
+def test_a_worker_that_must_have_a_gpu_never_takes_the_cpu(gpus: Callable[[str], None]) -> None:
+    must = read_settings({"POSE_DEVICE": "cuda"})
+    gpus("")
+    for ask in (lambda: own_device(must, "celery@host"), lambda: own_workers(must)):
+        with pytest.raises(SettingsError, match="POSE_DEVICE is 'cuda': this machine shows none"):
+            ask()
+    with pytest.raises(SettingsError, match="There is no GPU 0, which the worker's name"):
+        own_device(must, "gpu0@host")
+    assert any("POSE_DEVICE is 'cuda'" in said for said in wrong({"POSE_DEVICE": "cuda"}))
+    gpus("a,b")
+    assert own_device(must, "gpu1@host").worker_name == "gpu1"
+    assert list(own_workers(must)) == ["gpu0", "gpu1"]
+
+
+def test_a_worker_keeps_the_number_that_its_gpu_had(gpus: Callable[[str], None]) -> None:
+    gpus("a,c")  # the one between them is gone
+    device = own_device(read_settings({"POSE_DEVICE": "GPU-c"}), "gpu2@host")
+    assert (device.worker_name, device.title) == ("gpu2", "gpu2 Fake H100")
+
+
+def test_numbers_of_gpus_that_differ_must_mean_one_order(
+    gpus: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus("slow,a")
+    with pytest.raises(SettingsError, match="CUDA_VISIBLE_DEVICES is '1', but this machine's GPUs are not alike"):
+        visible_gpus("1")
+    assert [gpu.uuid for gpu in visible_gpus("GPU-a")] == ["GPU-a"]
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert [gpu.uuid for gpu in visible_gpus("1")] == ["GPU-a"]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +206,7 @@ def test_taken_gpus_keep_no_worker_for_the_cpu_from_starting(
 
 def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     gpus("a,b")
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(32)))
+    monkeypatch.setattr(pin, "usable_cores", lambda: 32)
     on_gpu, on_cpu = own_device(read_settings({}), "gpu0"), own_device(read_settings({}), "cpu0")
     assert own_slots(read_settings({}), on_gpu) == 16
     assert own_slots(read_settings({}), on_cpu) == 2
@@ -159,7 +217,55 @@ def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pyt
     assert own_precision(read_settings({}), "cuda:0") == "fp16"
     assert own_precision(read_settings({}), "cpu") == "fp32"
     assert own_precision(read_settings({"POSE_PRECISION": "bf16"}), "cuda:0") == "bf16"
+
+
+def test_memory_is_without_what_the_driver_keeps_where_the_driver_says_so(gpus: Callable[[str], None]) -> None:
+    gpus("a,old")
     assert memory("GPU-a") == (600_000_000, 80_000_000_000)
+    assert memory("GPU-old") == (1_100_000_000, 80_000_000_000)
+
+
+def test_memory_is_looked_at_elsewhere_with_the_driver_kept_open(gpus: Callable[[str], None]) -> None:
+    gpus("a")
+    [gpu] = visible_gpus()
+    driver = sys.modules["pynvml"]
+    before, watch = driver.opened, MemoryWatch(gpu)  # type: ignore[attr-defined]
+    for _ in range(3):
+        watch._look()
+        assert watch.seen == (600_000_000, 80_000_000_000)
+    assert driver.opened == before + 1  # type: ignore[attr-defined]
+    gpus("lost")
+    watch._handle = None
+    watch._look()
+    assert watch.seen is None
+    gpus("a")
+    watch._look()
+    assert watch.seen is not None
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {}, 32),
+        ("0::/\n", {"cpu.max": "max 100000"}, 32),
+        ("0::/\n", {"cpu.max": "800000 100000"}, 8),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+        ("0::/pods/one\n", {"pods/cpu.max": "400000 100000", "pods/one/cpu.max": "max 100000"}, 4),
+        ("4:cpu,cpuacct:/docker/x\n0::/\n", {"cpu/cpu.cfs_quota_us": "600000", "cpu/cpu.cfs_period_us": "100000"}, 6),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 32),
+    ],
+)
+def test_cores_are_those_of_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, files: Dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(32)))
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path)
+    monkeypatch.setattr(cores, "_OWN", tmp_path / "own")
+    assert cores.usable_cores() == expected
 
 
 def test_what_runs_the_nets(monkeypatch: pytest.MonkeyPatch) -> None:

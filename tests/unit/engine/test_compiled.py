@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, List, Tuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -91,20 +92,54 @@ def test_a_graph_is_recorded_for_a_shape_that_comes_again(graphs: Tuple[CudaGrap
 def test_few_graphs_are_kept(graphs: Tuple[CudaGraphs, List[_Recorder]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_compiled, "PATIENCE", 1)
     modules, recorders = graphs
-    for side in (8, 16, 8, 24, 8, 16):
+    for side, recorded in ((8, 1), (16, 2), (8, 2), (24, 2), (24, 3), (16, 3), (8, 3), (24, 3)):
         batch = torch.ones(1, 3, side, side)
         assert (modules(batch)[0] == 2).all()
-    assert len(recorders) == 4  # 16 was the least recently used when 24 came
+        # 24 replaces 16 when it has come twice, and 16 only once; 16 does not replace it back.
+        assert len(recorders) == recorded
+
+
+def test_shapes_that_come_in_turns_do_not_record_each_time(
+    graphs: Tuple[CudaGraphs, List[_Recorder]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_compiled, "_MAX_GRAPHS", 4)
+    modules, recorders = graphs
+    for number in range(100):
+        side = 8 * (number % 5 + 1)
+        assert (modules(torch.ones(1, 3, side, side))[0] == 2).all()
+    assert len(recorders) == 4
+    assert sum(one.replayed for one in recorders) == 4 * 18  # all but the two passes before each recording
+
+
+def test_a_shape_that_came_often_once_gives_way(
+    graphs: Tuple[CudaGraphs, List[_Recorder]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_compiled, "_MEMORY", 16)
+    modules, recorders = graphs
+    for side, passes in ((8, 60), (16, 60), (24, 60)):
+        for _ in range(passes):
+            modules(torch.ones(1, 3, side, side))
+    assert len(recorders) == 3
+    assert recorders[2].replayed > 40
+
+
+#: Of the range of all maps: the root of the mean square of the difference, and its most. On the CPU, the same net has
+#: 0.0008 and 0.027 in fp16, 0.005 and 0.09 in bf16.
+TOLERANCES = {"fp32": (1e-5, 1e-4), "fp16": (0.003, 0.06), "bf16": (0.02, 0.2)}
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("mode", ["off", "graph"])
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.02), ("bf16", 0.05)])
-def test_a_gpu_computes_what_the_cpu_does(thin_net: Path, mode: str, precision: str, tolerance: float) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (2, 184, 248, 3), np.uint8)
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_a_gpu_computes_what_the_cpu_does(thin_net: Path, samples: Path, mode: str, precision: str) -> None:
+    """On photographs: the PAFs of noise are so small that what half precision rounds off is much of them."""
+    images = [cv2.imread(str(samples / name)) for name in ("bus.jpg", "zidane.jpg")]
+    frames = np.stack([cv2.resize(image, (248, 184), interpolation=cv2.INTER_AREA) for image in images])
     net, cpu = load(thin_net, device="cuda:0", precision=precision, compile=mode), load(thin_net)
     net.warm([(184, 248)])
     for count in (1, 2, 1, 2, 2, 2):
-        for found, expected in zip(net(frames[:count]), cpu(frames[:count])):
-            assert np.abs(found - expected).max() <= tolerance * np.ptp(expected)
+        found, expected = (np.concatenate([maps.ravel() for maps in one(frames[:count])]) for one in (net, cpu))
+        difference, (typical, most) = (found - expected) / np.ptp(expected), TOLERANCES[precision]
+        assert np.sqrt(np.mean(difference**2)) <= typical
+        assert np.abs(difference).max() <= most

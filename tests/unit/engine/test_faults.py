@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, Sequence
+from typing import Any, Callable, Dict, Sequence, Type
 
 import numpy as np
 import pytest
 
 from tests.support.nets import Op, pose_operators, pose_parameters, write_pose_net
-from worker.engine import load
+from worker.engine import load, torch_engine
+from worker.engine.net import device_errors
 from worker.engine.netdef import OPERATORS, read_net
-from worker.errors import ModelError
+from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
 LAST: Op = ("Relu", ["a"], ["y"], {})
 
@@ -237,3 +238,44 @@ def test_an_engine_or_precision_that_does_not_exist(tmp_path: Path) -> None:
         load(directory, engine="onnx")
     with pytest.raises(ModelError, match="no precision 'int8'"):
         load(directory, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", DeviceOutOfMemory),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", DeviceOutOfMemory),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", DeviceOutOfMemory),
+        ("GET was unable to find an engine to execute this computation", DeviceOutOfMemory),
+        ("FIND was unable to find an engine to execute this computation", DeviceOutOfMemory),
+        ("CUDA error: an illegal memory access was encountered", DeviceLost),
+        ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", DeviceLost),
+        ("CUDA error: unspecified launch failure", DeviceLost),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED", DeviceLost),
+        ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", DeviceLost),
+        ("No CUDA GPUs are available", DeviceLost),
+        # A question that is not taken is not taken next time, either, and others are.
+        ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a", RuntimeError),
+        ("cuDNN error: CUDNN_STATUS_BAD_PARAM", RuntimeError),
+        ("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasSgemm`", RuntimeError),
+        ("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED", RuntimeError),
+        ("The size of tensor a (4) must match the size of tensor b (5)", RuntimeError),
+    ],
+)
+def test_what_a_gpu_says_is_sorted(said: str, expected: Type[Exception]) -> None:
+    with pytest.raises(expected) as caught, device_errors("cuda:0", (1, 3, 8, 8), torch_engine._BROKEN):
+        raise RuntimeError(said)
+    assert type(caught.value) is expected
+
+
+def test_a_net_that_does_not_fit_when_it_is_loaded_is_short_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that another net makes room for it."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 200.00 MiB.")
+
+    monkeypatch.setattr(torch_engine.torch.nn.Module, "to", full)
+    with pytest.raises(DeviceOutOfMemory, match="The net does not fit into the memory of cuda:0; serve a smaller one"):
+        load(write_pose_net(tmp_path / "net"), device="cuda:0", precision="fp16")
