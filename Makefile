@@ -127,7 +127,7 @@ bench-precision: $(VENV)/.dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
+$(VENV)/.runtime: requirements.txt requirements-cpu.in | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 
@@ -135,19 +135,28 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-# The supply chain: hashes of everything that is required, whether it may be used, and what it is. See deploy/supply.py.
+# The supply chain: hashes of everything that is required, whether it may be used, and what it is. requirements.lock has what
+# GPU hosts need, with the registry's torch and its CUDA; requirements-cpu.lock has no torch.
 .PHONY: lock lock-check audit sbom
+SUPPLY := .venv-supply/bin
+COMPILE = $(SUPPLY)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-config \
+	--no-emit-index-url --custom-compile-command "make lock"
+
 lock: .venv-supply/.ready
-	.venv-supply/bin/python deploy/supply.py lock
+	$(COMPILE) requirements.txt --output-file requirements.lock
+	$(COMPILE) requirements-cpu.in --output-file requirements-cpu.lock
 
+# pip compares the hash of every package that this platform needs; nothing is installed.
 lock-check: .venv-supply/.ready
-	.venv-supply/bin/python deploy/supply.py check
+	$(SUPPLY)/pip install --dry-run --ignore-installed --quiet --require-hashes -r requirements-cpu.lock
 
+# Fails if a package has a known vulnerability; names those that the database does not know.
 audit: .venv-supply/.ready
-	.venv-supply/bin/python deploy/supply.py audit
+	$(SUPPLY)/pip-audit --requirement requirements.lock --no-deps --disable-pip --progress-spinner off
 
 sbom: .venv-supply/.ready
-	.venv-supply/bin/python deploy/supply.py sbom
+	$(SUPPLY)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --sv 1.6 \
+		--output-reproducible --validate --output-file sbom.cdx.json
 
 .venv-supply/.ready: deploy/requirements-supply.txt
 	test -x .venv-supply/bin/python || $(PYTHON) -m venv .venv-supply

@@ -27,7 +27,10 @@ _SUFFIXES = {"weight": "w", "bias": "b"}
 
 def convert(path: Path, entry: Entry) -> NetPairBuilder:
     """Read the weights in the state dict at `path`; raises ModelError."""
-    import torch
+    try:
+        import torch
+    except ImportError as exc:
+        raise ModelError(f"{path} is PyTorch's, which is not installed here; pip install -r requirements.txt.") from exc
 
     if not hasattr(torch.serialization, "add_safe_globals"):
         raise ModelError(

@@ -50,9 +50,8 @@ def _installed(dockerfile: Path) -> List[str]:
     """The lines of the requirements files that an image is built with."""
     told = instructions(dockerfile)
     (command,) = [rest for name, rest in told if name == "RUN" and "pip install" in rest]
-    chosen = dict(rest.split("=", 1) for name, rest in told if name == "ARG")
-    files = [chosen.get(file.strip('"$'), file) for file in re.findall(r"-r (\S+)", command)]
-    assert "requirements.lock" in files
+    files = re.findall(r"-r (\S+)", command)
+    assert "requirements-cpu.lock" in files
     return [line for file in files for line in (ROOT / file).read_text().splitlines()]
 
 

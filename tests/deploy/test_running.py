@@ -104,8 +104,25 @@ def test_what_redis_is_told_is_in_force(deployment: Deployment) -> None:
 
 
 def test_it_does_with_what_the_image_installs(deployment: Deployment) -> None:
-    done = deployment.run([sys.executable, "-c", "import torch, opentelemetry.sdk, s3fs"])
+    done = deployment.run([sys.executable, "-c", "import openvino, opentelemetry.sdk, s3fs"])
     assert done.stderr.endswith("No module named 's3fs'\n")
+    assert deployment.run([sys.executable, "-c", "import torch"]).stderr.endswith("No module named 'torch'\n")
+
+
+def test_a_cpu_needs_no_torch_for_nets(deployment: Deployment) -> None:
+    script = """
+import numpy as np
+from pathlib import Path
+from worker.device.pin import own_engine
+from worker.engine import load
+from worker.settings import read_settings
+net = load(Path("models/mobilenet_thin"), engine=own_engine(read_settings({}), "cpu"))
+print(type(net).__name__, net(np.zeros((1, 64, 48, 3), np.uint8))[0].shape)
+own_engine(read_settings({"POSE_ENGINE": "torch"}), "cpu")
+"""
+    done = deployment.run([sys.executable, "-c", script])
+    assert done.stdout == "OpenVinoNet (1, 19, 8, 6)\n"
+    assert "POSE_ENGINE=torch needs torch to run nets on cpu" in done.stderr.splitlines()[-1]
 
 
 def test_the_health_check_passes_inside_and_nothing_else_can_be_written(deployment: Deployment) -> None:

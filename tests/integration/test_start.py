@@ -68,6 +68,18 @@ def test_nothing_is_consumed_before_the_net_is_ready(
         assert job.state == "PENDING"
 
 
+def test_a_worker_on_a_cpu_does_not_load_torch(start_worker: Start, broker: str, samples: Path) -> None:
+    from worker.client import PoseClient
+
+    child = start_worker(POSE_BROKER_URL=broker, POSE_DEVICE="cpu", POSE_QUEUE="no-torch", POSE_IMAGE_ROOTS=samples)
+    with PoseClient(broker, queue="no-torch") as client:
+        assert client.submit(samples / "zidane.jpg").result(timeout=90).people
+    processes = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+    loaded = {one.pid: {Path(area.path).name for area in one.memory_maps()} for one in processes}
+    assert any("openvino" in name for names in loaded.values() for name in names)  # the net process
+    assert not [name for names in loaded.values() for name in names if "torch" in name]
+
+
 def test_sigterm_while_the_net_is_loading_ends_the_worker(start_worker: Start, broker: str) -> None:
     child = start_worker(POSE_BROKER_URL=broker)
     wait_until(lambda: any("worker.device.server" in one.cmdline() for one in psutil.Process(child.pid).children()))

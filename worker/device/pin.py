@@ -106,7 +106,7 @@ def own_engine(settings: Settings, device: str) -> str:
     """What runs nets on `device`: as set by POSE_ENGINE, else torch on a GPU and OpenVINO, if it is here, on a CPU.
 
     Raises:
-        SettingsError: OpenVINO is to run them on a GPU.
+        SettingsError: OpenVINO is to run them on a GPU, or what is to run them is not installed.
     """
     on_gpu = device.startswith("cuda")
     if settings.engine == "openvino" and on_gpu:
@@ -114,9 +114,17 @@ def own_engine(settings: Settings, device: str) -> str:
             f"POSE_ENGINE=openvino runs nets on a CPU only, and this worker has {device}; set POSE_DEVICE=cpu, or "
             "POSE_ENGINE=auto."
         )
-    if settings.engine != "auto":
+    if settings.engine not in ("auto", "torch", "openvino"):
         return settings.engine
-    return "openvino" if not on_gpu and importlib.util.find_spec("openvino") else "torch"
+    best = "torch" if on_gpu else "openvino"
+    wanted = [best, "torch"] if settings.engine == "auto" else [settings.engine]
+    for engine in wanted:
+        if importlib.util.find_spec(engine):
+            return engine
+    raise SettingsError(
+        f"POSE_ENGINE={settings.engine} needs {' or '.join(dict.fromkeys(wanted))} to run nets on {device}, which is "
+        "not installed here; pip install -r requirements.txt."
+    )
 
 
 def own_slots(settings: Settings, device: Device) -> int:

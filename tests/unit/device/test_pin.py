@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator
+from typing import Callable, Dict, Iterator, Set
 
 import pytest
 
@@ -269,14 +269,35 @@ def test_cores_are_those_of_the_quota(
 
 
 def test_what_runs_the_nets(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = {"openvino"}
+    installed = {"openvino", "torch"}
     monkeypatch.setattr(pin.importlib.util, "find_spec", lambda name: name in installed or None)
     auto = read_settings({})
     assert (own_engine(auto, "cuda:0"), own_engine(auto, "cpu")) == ("torch", "openvino")
     assert own_engine(read_settings({"POSE_ENGINE": "torch"}), "cpu") == "torch"
     assert own_engine(read_settings({"POSE_ENGINE": "openvino"}), "cpu") == "openvino"
-    installed.clear()
+    installed.remove("openvino")
     assert (own_engine(auto, "cuda:0"), own_engine(auto, "cpu")) == ("torch", "torch")
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "installed", "missing"),
+    [
+        ("auto", "cuda:0", {"openvino"}, "torch"),
+        ("auto", "cpu", set(), "openvino or torch"),
+        ("torch", "cpu", {"openvino"}, "torch"),
+        ("openvino", "cpu", {"torch"}, "openvino"),
+    ],
+)
+def test_what_is_to_run_the_nets_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, engine: str, device: str, installed: Set[str], missing: str
+) -> None:
+    monkeypatch.setattr(pin.importlib.util, "find_spec", lambda name: name in installed or None)
+    with pytest.raises(SettingsError) as caught:
+        own_engine(read_settings({"POSE_ENGINE": engine}), device)
+    assert str(caught.value) == (
+        f"POSE_ENGINE={engine} needs {missing} to run nets on {device}, which is not installed here; "
+        "pip install -r requirements.txt."
+    )
 
 
 def test_openvino_on_a_gpu_is_refused(gpus: Callable[[str], None]) -> None:
