@@ -39,11 +39,13 @@ caffe2-test:
 	else echo "caffe2-test: skipped, for there is no python3.9 (on PATH, or under pyenv's versions)"; fi
 
 .PHONY: caffe2-test-here
-caffe2-test-here: .venv-caffe2/.ready
+caffe2-test-here: .venv-caffe2/.ready $(VENV)/.dev
 	$(CAFFE2) -m models.fetch mobilenet_thin
 	$(CAFFE2) -m models.samples $(SAMPLES)
 	$(CAFFE2) -m pytest -p no:cacheprovider tests/caffe2
 	$(CAFFE2) -m pytest -p no:cacheprovider $(PYTHON39_TESTS)
+	CAFFE2_MAPS=.venv-caffe2/maps.npz $(CAFFE2) -m tests.caffe2.record
+	CAFFE2_MAPS=.venv-caffe2/maps.npz $(BIN)/python -m pytest -p no:cacheprovider tests/unit/engine/test_recorded.py
 
 # What shows that the code base runs on Python 3.9 and its older libraries; the queue is in tests/caffe2.
 PYTHON39_TESTS := tests/unit/engine tests/unit/models tests/unit/test_contract.py tests/unit/test_errors.py tests/unit/images/test_local.py \
