@@ -27,8 +27,7 @@ from tests.support.documents import command, example
 from tests.support.objects import environment, use
 from tests.support.web import Site, answer, site
 from worker.children import stop_child
-from worker.client import JobHandle, PoseClient
-from worker.contract import Result
+from worker.client import JobHandle, PoseClient, Result
 from worker.errors import ImageNotAllowed, ImageNotFound, ImageUndecodable, InvalidRequest, JobCancelled
 from worker.notify.webhook import verify
 from worker.storage import s3
