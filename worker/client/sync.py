@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from itertools import islice
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import celery
@@ -23,7 +24,7 @@ import celery.exceptions
 import kombu.exceptions
 import redis
 
-from worker.broker.send import send
+from worker.broker.send import send, send_many
 from worker.client.app import broker_errors, client_app, untrusted
 from worker.client.find import EXTENSIONS, find_images
 from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, not_ended, result_of
@@ -51,6 +52,10 @@ from worker.storage.urls import delete, fetch, open_store
 #: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
 #: enough that neither this process nor Redis fills up.
 IN_FLIGHT = 64
+#: Jobs that are recorded, and sent, in one go.
+_AT_ONCE = 100
+#: What :meth:`PoseClient.submit` takes that is no option of the job's.
+_OWN = ("job_id", "priority", "expires", "webhook", "callback")
 #: Seconds for which it is kept that a job was cancelled.
 _CANCELLED_S = 86_400
 
@@ -147,24 +152,29 @@ class PoseClient:
             JobConflict: `job_id` was used before, for another image or other options; nothing was sent.
             BrokerUnavailable: the broker does not answer; nothing was sent.
         """
-        new = new_job(
-            path,
-            options,
-            queue=queue or self._queue.name,
-            job_id=job_id,
-            priority=priority,
-            expires=expires,
-            webhook=webhook,
-            callback=callback,
-            sent=sent(path, data, upload, self._limits),
-        )
-        self._send(new)
-        return JobHandle(self, new.id, new.image)
+        given: Dict[str, Any] = {
+            "job_id": job_id,
+            "priority": priority,
+            "expires": expires,
+            "webhook": webhook,
+            "callback": callback,
+            "queue": queue,
+        }
+        (handle,) = self._send([self._new(path, data=data, upload=upload, **given, **options)])
+        return handle
 
     def submit_many(self, paths: Iterable[Any], **arguments: Any) -> List[JobHandle]:
-        """Put many images on the queue, with the same arguments; see :meth:`submit`, and :meth:`map` for very many."""
+        """Put many images on the queue, with the same arguments; see :meth:`submit`, and :meth:`map` for very many.
+
+        A hundred are recorded in one round trip, and sent in another where the broker is a Redis. If that fails, the
+        hundreds before have been sent.
+        """
         check_many(arguments)
-        return [self.submit(path, **arguments) for path in paths]
+        left, handles = iter(paths), []
+        at_once = 1 if arguments.get("upload") else _AT_ONCE  # one image in memory, not a hundred
+        while some := [self._new(path, **arguments) for path in islice(left, at_once)]:
+            handles += self._send(some)
+        return handles
 
     def submit_directory(
         self, folder: Any, *, extensions: Sequence[str] = EXTENSIONS, **arguments: Any
@@ -305,33 +315,48 @@ class PoseClient:
                 return no_worker(self._queue.name, self._url)
         return None
 
-    def _send(self, new: NewJob) -> None:
-        """Record a job, then send it; one that was submitted before under this id is not sent again."""
-        job_id, _, message, beside = new
+    def _new(
+        self, path: Any = None, *, data: Any = None, upload: bool = False, queue: Optional[str] = None, **given: Any
+    ) -> NewJob:
+        """A job that is checked; the arguments are those of :meth:`submit`."""
+        own = {name: given.pop(name) for name in _OWN if name in given}
+        attached = sent(path, data, upload, self._limits)
+        return new_job(path, given, queue=queue or self._queue.name, sent=attached, **own)
+
+    def _send(self, jobs: Sequence[NewJob]) -> List[JobHandle]:
+        """Record jobs, then send them; one that was submitted before under its id is not sent again."""
         with broker_errors(self._url):
-            if beside and self._ledger.upload(job_id, beside, self._limits.uploads) == "full":
-                raise ImageTooLarge(
-                    f"The images that were sent with jobs would be more than {self._limits.uploads} bytes together; "
-                    "wait until some of these jobs have ended, or raise POSE_MAX_UPLOADS_BYTES."
-                )
-            known = self._ledger.record(job_id, message)
-        if known == "other":
+            for job in jobs:
+                if job.beside and self._ledger.upload(job.id, job.beside, self._limits.uploads) == "full":
+                    raise ImageTooLarge(
+                        f"The images that were sent with jobs would be more than {self._limits.uploads} bytes "
+                        "together; wait until some of these jobs have ended, or raise POSE_MAX_UPLOADS_BYTES."
+                    )
+            pairs = [(job.id, job.message) for job in jobs]
+            # Of one job, the way without a pipeline takes less time.
+            known = self._ledger.record_many(pairs) if len(pairs) > 1 else [self._ledger.record(*pairs[0])]
+        for job_id in [job.id for job, state in zip(jobs, known) if state == "other"]:
             raise JobConflict(
                 f"Job {job_id} was submitted before with another image or other options; choose a new id."
             )
-        if known == "same":
-            return
+        fresh = [pair for pair, state in zip(pairs, known) if state == "new"]
         try:
             with broker_errors(self._url):
-                send(self.app, self._url, job_id, message)
+                if len(fresh) == 1:
+                    send(self.app, self._url, *fresh[0])
+                elif fresh:
+                    send_many(self.app, self._url, fresh)
         except BrokerUnavailable:
             with contextlib.suppress(redis.RedisError):
-                self._ledger.withdraw(job_id)
+                for job_id, _ in fresh:
+                    self._ledger.withdraw(job_id)
             raise
-        if "webhook" in message.kwargs or "callback" in message.kwargs:
-            # Workers do that, too. Here it is for a job that no worker takes before its deadline.
-            with contextlib.suppress(redis.RedisError):
-                self._pending.add(job_id, message.kwargs.get("webhook"), message.kwargs.get("callback"))
+        for job_id, message in fresh:
+            if "webhook" in message.kwargs or "callback" in message.kwargs:
+                # Workers do that, too. Here it is for a job that no worker takes before its deadline.
+                with contextlib.suppress(redis.RedisError):
+                    self._pending.add(job_id, message.kwargs.get("webhook"), message.kwargs.get("callback"))
+        return [JobHandle(self, job.id, job.image) for job in jobs]
 
     def ended(self, job_ids: Iterable[str]) -> Iterator[Tuple[str, Outcome]]:
         """Of `job_ids`, those that have ended: pairs of id and a Result or the exception that ended the job.

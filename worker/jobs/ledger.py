@@ -137,6 +137,19 @@ class Ledger:
         """Write the record of a job that is about to be sent: ``new``, ``same``, or ``other`` if the id is taken."""
         return str(self._run("record", job_id, message.digest, message.dumps(), message.list, KEEP_S))
 
+    def record_many(self, jobs: Sequence[Tuple[str, Message]]) -> List[str]:
+        """As :meth:`record`, for many jobs in one round trip."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for job_id, message in jobs:
+                words = (message.digest, message.dumps(), message.list, KEEP_S)
+                pipe.evalsha(_sha1("record"), 0, self.keys.prefix, job_id.encode(errors=_ANY_BYTES), *words)
+            answers = pipe.execute(raise_on_error=False)
+        # Whatever went wrong with one, such as a script that Redis does not have, is met again by itself.
+        return [
+            self.record(*job) if isinstance(answer, redis.RedisError) else _text(answer)
+            for job, answer in zip(jobs, answers)
+        ]
+
     def upload(self, job_id: str, data: bytes, most: int) -> str:
         """Keep an image's bytes beside a job that is about to be recorded, and from then on as long as its record.
 
