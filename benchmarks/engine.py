@@ -2,8 +2,8 @@
 
     make bench-engine       (or: python -m benchmarks.engine [--rounds 20] [--nets mobilenet_thin])
 
-Every runtime has a process of its own, and they take turns pass by pass, so that what else the machine does falls on
-all of them alike. Caffe2 is measured where `make caffe2-test` has built its environment. The CMU net has random
+Every runtime has a process of its own, and they take turns, so that what else the machine does falls on all of them
+alike. Caffe2 is measured where `make caffe2-test` has built its environment. The CMU net has random
 weights. Then memory: what one pass of the CMU net at 368×656 takes for activations, beside what lifetimes say.
 """
 
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -38,8 +38,16 @@ CAFFE2 = ROOT / ".venv-caffe2" / "bin" / "python"
 SIZES = {"mobilenet_thin": "368x432", "lightweight_openpose": "368x432", "cmu_coco": "368x392", "body_25": "368x392"}
 #: What is measured unless --nets says more.
 USUAL = ("mobilenet_thin", "cmu_coco")
-#: Widths as in a folder of photographs.
-MIXED = ",".join(f"184x{8 * number}" for number in range(16, 56))
+#: Widths and heights of photographs as COCO has them, the frequent and the rare ones.
+PHOTOGRAPHS = (
+    *((640, 480), (480, 640), (640, 427), (427, 640), (640, 426), (640, 425), (426, 640), (640, 640), (500, 375)),
+    *((375, 500), (640, 360), (640, 428), (500, 333), (333, 500), (640, 512), (612, 612), (640, 459), (640, 391)),
+    *((640, 320), (640, 558), (640, 503), (457, 640), (512, 640), (640, 274), (640, 215), (361, 640), (587, 640)),
+)
+#: Their sizes at height 184, of which the widths are rounded up to the stride.
+MIXED = tuple(dict.fromkeys(f"184x{-(-184 * width // height // 8) * 8}" for width, height in PHOTOGRAPHS))
+#: What is measured with them.
+DYNAMIC = ("ours", "ours, torch", "OpenVINO", "ONNX Runtime")
 #: Pause between passes, in which threads that wait busily fall asleep.
 _PAUSE_S = 0.02
 
@@ -54,6 +62,9 @@ class Row(NamedTuple):
     cpu: float
     peak: float
     checksum: float
+    passes: int
+    #: Resident memory at the end of each round, in MB.
+    rounds: List[float]
 
 
 class Runner:
@@ -72,18 +83,20 @@ class Runner:
         self.ready = self._hear()
         self.times: List[float] = []
         self.used: List[float] = []
+        self.resident: List[float] = []
 
     def step(self, size: int) -> None:
         """One pass of the size with this number."""
         assert self._child.stdin is not None
         self._child.stdin.write(f"{size}\n")
         self._child.stdin.flush()
-        heard = self._hear() or {"ms": float("nan"), "cpu_ms": float("nan")}
+        heard = self._hear() or dict.fromkeys(("ms", "cpu_ms", "bytes"), float("nan"))
         self.times.append(heard["ms"])
         self.used.append(heard["cpu_ms"])
+        self.resident.append(heard["bytes"] / 1e6)
 
-    def close(self) -> Optional[Row]:
-        """End the process; what was measured."""
+    def close(self, sizes: int) -> Optional[Row]:
+        """End the process; what was measured, in rounds of so many `sizes`."""
         assert self._child.stdin is not None
         assert self._child.stderr is not None
         self._child.stdin.close()
@@ -102,6 +115,8 @@ class Runner:
             statistics.median(self.used),
             last["peak_bytes"] / 1e6,
             self.ready["sum"],
+            len(self.times),
+            self.resident[sizes - 1 :: sizes],
         )
 
     def _hear(self) -> Optional[Dict[str, Any]]:
@@ -111,7 +126,10 @@ class Runner:
 
 
 def measure(directory: Path, size: str, names: List[str], rounds: int) -> List[Row]:
-    """Let the runtimes take turns, after one round that does not count; several sizes come shuffled."""
+    """Let the runtimes take turns, after one round that does not count.
+
+    Several sizes come shuffled, without a pause, and the turn is the next one's when all have been run.
+    """
     count = len(size.split(","))
     order = np.random.default_rng(0)
     runners = []
@@ -119,28 +137,32 @@ def measure(directory: Path, size: str, names: List[str], rounds: int) -> List[R
         runners.append(Runner(name, directory, size))
     going = [runner for runner in runners if runner.ready]
     for number in range(rounds + 1):
-        for index in order.permutation(count):
-            for runner in going:
+        sizes = order.permutation(count)
+        for runner in going:
+            for index in sizes:
                 runner.step(int(index))
-                time.sleep(_PAUSE_S)
+            time.sleep(_PAUSE_S)
         if number == 0:
             for runner in going:
-                runner.times.clear()
-                runner.used.clear()
-    return [row for row in (runner.close() for runner in runners) if row]
+                for measured in (runner.times, runner.used, runner.resident):
+                    measured.clear()
+    return [row for row in (runner.close(count) for runner in runners) if row]
 
 
 def show(title: str, rows: List[Row]) -> None:
     """Print a table; every row with its ratio to ours."""
     ours = rows[0]
     print(f"\n{title}")
-    columns = "runtime", "ms (median)", "ms (least)", "ratio to ours", "processor ms (median)"
+    columns: Tuple[str, ...] = "runtime", "ms (median)", "ms (least)", "ratio to ours", "processor ms (median)"
+    mixed = len(ours.rounds) < ours.passes
+    columns += ("RSS after each round, MB",) if mixed else ()
     print("|", " | ".join((*columns, "peak RSS, MB", "ratio to ours", "ready after, s")), "|")
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---" * (len(columns) + 3) + "|")
     for row in rows:
+        rounds = f"{', '.join(f'{megabytes:.0f}' for megabytes in row.rounds)} | " if mixed else ""
         print(
             f"| {row.name} | {row.median:.1f} | {row.least:.1f} | {row.median / ours.median:.2f} | {row.cpu:.1f} | "
-            f"{row.peak:.0f} | {row.peak / ours.peak:.2f} | {row.ready_s:.1f} |"
+            f"{rounds}{row.peak:.0f} | {row.peak / ours.peak:.2f} | {row.ready_s:.1f} |"
         )
         if abs(row.checksum - ours.checksum) > 1e-3 * abs(ours.checksum) and "bf16" not in row.name:
             print(f"{row.name} computes something else: the maps add up to {row.checksum}, not {ours.checksum}")
@@ -196,8 +218,9 @@ def main() -> None:
             directory = prepared(name, Path(folder))
             rounds = max(3, arguments.rounds // 4) if SIZES[name] == "368x392" else arguments.rounds
             show(f"{name} at {SIZES[name]}, {rounds} rounds", measure(directory, SIZES[name], names, rounds))
-            if name == "mobilenet_thin":
-                show(f"{name} at 40 widths and height 184, 3 rounds", measure(directory, MIXED, names, 3))
+            dynamic = [one for one in names if one in DYNAMIC]
+            title = f"{name} at {len(MIXED)} widths of COCO's photographs at height 184, 3 rounds"
+            show(title, measure(directory, ",".join(MIXED), dynamic, 3))
             if name == "cmu_coco":
                 memory(directory)
 

@@ -1,8 +1,8 @@
 """One runtime in a process of its own, for benchmarks.engine: ``python -m benchmarks.engine_runners NAME DIR SIZE,…``.
 
 It loads the net, says so in one line of JSON, and then for each line on its standard input, which is the number of a
-size, makes one pass and says how many milliseconds that took, of the clock and of processors; at the end, what memory
-it had at most.
+size, makes one pass and says how many milliseconds that took, of the clock and of processors, and what memory it has;
+at the end, what memory it had at most.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ RUNTIMES: Dict[str, Callable[[Path, int, Tuple[int, int]], Run]] = {
 }
 
 
-def peak_bytes() -> int:
-    """The most memory that this process had resident."""
+def resident_bytes(kind: str) -> int:
+    """The memory that this process has resident: ``VmRSS``; at most, so far: ``VmHWM``."""
     status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(kind))
 
 
 def activations(directory: str, height: int, width: int) -> int:
@@ -118,8 +118,9 @@ def main() -> None:
     for line in sys.stdin:
         began, used = time.perf_counter(), time.process_time()
         run(batches[int(line)])
-        _say(ms=1e3 * (time.perf_counter() - began), cpu_ms=1e3 * (time.process_time() - used))
-    _say(peak_bytes=peak_bytes())
+        took, cpu = time.perf_counter() - began, time.process_time() - used
+        _say(ms=1e3 * took, cpu_ms=1e3 * cpu, bytes=resident_bytes("VmRSS"))
+    _say(peak_bytes=resident_bytes("VmHWM"))
 
 
 def _say(**values: float) -> None:

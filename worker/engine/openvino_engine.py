@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Optional, Sequence
+from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -50,13 +50,6 @@ class OpenVinoNet(Net):
             logger.warning("This CPU has no instructions for %s; %s runs in fp32.", precision, manifest.name)
             precision = "fp32"
         super().__init__(manifest, device, precision)
-        net = read_pair(manifest)
-        self._blobs = net.output_blobs
-        side = probe_side(manifest)
-        shapes = check_shapes(net, side, side)
-        if shapes:
-            check_outputs(manifest, net.name, shapes)
-        model = to_onnx(optimise(net)).SerializeToString()
         hints = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision][0],
@@ -64,11 +57,14 @@ class OpenVinoNet(Net):
             "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS,
             "ENABLE_CPU_PINNING": False,  # slots and other workers use the same cores
         }
+        model, self._blobs = _model(manifest)
         try:
-            self._request: Any = core.compile_model(core.read_model(model), "CPU", hints).create_infer_request()
+            read = core.read_model(model)
+            del model  # weights are large, and OpenVINO has its own by now
+            self._request: Any = core.compile_model(read, "CPU", hints).create_infer_request()
         except RuntimeError as exc:
             raise ModelError(
-                f"OpenVINO cannot make the net {net.name!r} ({first_line(exc)}); set POSE_ENGINE=torch."
+                f"OpenVINO cannot make the net {manifest.name!r} ({first_line(exc)}); set POSE_ENGINE=torch."
             ) from exc
         spec = manifest.input
         self._mean = np.array(spec.mean, np.float32).reshape(1, 3, 1, 1)
@@ -102,6 +98,16 @@ class OpenVinoNet(Net):
         blobs = dict(zip(self._blobs, made.values()))
         for part in parts(self.manifest, maps):
             part.target[...] = blobs[part.blob][part.images, part.channels]
+
+
+def _model(manifest: Manifest) -> Tuple[bytes, Sequence[str]]:
+    """The net as an ONNX model, and the names of its outputs in their order."""
+    net = read_pair(manifest)
+    side = probe_side(manifest)
+    shapes = check_shapes(net, side, side)
+    if shapes:
+        check_outputs(manifest, net.name, shapes)
+    return to_onnx(optimise(net)).SerializeToString(), net.output_blobs
 
 
 def _core() -> Any:
