@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
+from worker.cli.compare import Comparison, ImageTable, compare
 from worker.errors import InvalidRequest, fault_in
 
 #: Names of the figures, and where pycocotools' summary has them.
@@ -54,17 +55,36 @@ class LabelledImages:
 
         A figure is None where no labelled person has the size that it is about.
         """
-        from pycocotools.cocoeval import COCOeval
-
         if not results:
             return dict.fromkeys(METRICS, 0.0)
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(self._truth, self._truth.loadRes(list(results)), "keypoints")
-            evaluation.params.imgIds = sorted(self.paths)
-            evaluation.evaluate()
+            evaluation = self._evaluated(results)
             evaluation.accumulate()
             evaluation.summarize()
         return {name: _figure(evaluation.stats[index]) for name, index in METRICS.items()}
+
+    def compare(self, ours: Sequence[Dict[str, Any]], theirs: Sequence[Dict[str, Any]]) -> Comparison:
+        """How much better the AP of one run's results is than another's, and whether that is chance."""
+        return compare(self._tables(ours), self._tables(theirs))
+
+    def _tables(self, results: Sequence[Dict[str, Any]]) -> List[ImageTable]:
+        """What a run has found in each of the images in which there is somebody, labelled or found."""
+        there = [entry for entry in results if entry["image_id"] in self.paths]
+        # pycocotools wants somebody: one whom it never counts as found, as nobody is that far from every picture.
+        nobody = {"image_id": next(iter(self.paths)), "category_id": PERSON, "keypoints": [-1e6] * 51, "score": -1e9}
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = self._evaluated(there or [nobody])
+        everybody = evaluation.evalImgs[: len(self.paths)]  # first come all sizes of people
+        empty = {"dtIgnore": np.zeros((10, 0)), "dtMatches": np.zeros((10, 0)), "dtScores": [], "gtIgnore": []}
+        return [ImageTable.of(entry or empty) for entry in everybody]
+
+    def _evaluated(self, results: Sequence[Dict[str, Any]]) -> Any:
+        from pycocotools.cocoeval import COCOeval
+
+        evaluation = COCOeval(self._truth, self._truth.loadRes(list(results)), "keypoints")
+        evaluation.params.imgIds = sorted(self.paths)
+        evaluation.evaluate()
+        return evaluation
 
 
 def _figure(value: np.floating) -> Any:

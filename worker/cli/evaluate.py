@@ -6,7 +6,7 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
@@ -55,6 +55,11 @@ STAGES = ("load", "preprocess", "net", "associate")
     show_default=True,
     help="Where the COCO results file goes.",
 )
+@click.option(
+    "--compare",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Another run's results file of the same images: how much better this one is, and whether that is chance.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @options.timeout
 def evaluate(
@@ -67,6 +72,7 @@ def evaluate(
     in_process: bool,
     limit: Optional[int],
     out: Path,
+    compare: Optional[Path],
     as_json: bool,
     timeout: float,
     **wanted: Any,
@@ -77,6 +83,7 @@ def evaluate(
     command's own. The exit status is 0 only if every image was answered.
     """
     from worker.cli.coco import LabelledImages
+    from worker.cli.compare import read_results
     from worker.cli.runs import in_this_process, through_queue
 
     own = in_process or local or not settings().broker_url
@@ -89,6 +96,7 @@ def evaluate(
     labelled = LabelledImages(annotations, images, limit)
     chosen = {"POSE_MODEL": net, "POSE_ENGINE": engine, "POSE_PRECISION": precision}
     variables = {name: value for name, value in chosen.items() if value}
+    theirs = read_results(compare) if compare else None
     _write(out, None)  # before minutes are spent
     if in_process:
         runs = in_this_process(job, variables)
@@ -98,6 +106,9 @@ def evaluate(
         measured = _measure(labelled.paths, run)
     _write(out, measured.results)
     report = _report(labelled.score(measured.results), measured)
+    if theirs is not None:
+        compared = labelled.compare(measured.results, theirs)
+        report["compared"] = {name: round(value, 4) for name, value in asdict(compared).items()}
     click.echo(json.dumps(report) if as_json else _table(report, labelled.missing, out))
     for path, exc in measured.failures:
         click.echo(f"{path}: {type(exc).__name__}: {exc}", err=True)
@@ -163,8 +174,16 @@ def _table(report: Dict[str, Any], missing: int, out: Path) -> str:
     lines = [
         f"{name:<16}{'–' if value is None else value:>10}"
         for name, value in {**report, **{f"{k} (ms)": v for k, v in report["stages_ms"].items()}}.items()
-        if name != "stages_ms"
+        if name not in ("stages_ms", "compared")
     ]
+    if "compared" in report:
+        lines.append(_verdict(report["compared"]))
     if missing:
         lines.append(f"{missing} images of the annotations are not in the folder and were left out")
     return "\n".join([*lines, f"results written to {out}"])
+
+
+def _verdict(compared: Dict[str, float]) -> str:
+    low, high = compared["low"], compared["high"]
+    chance = ": it may be chance" if low <= 0 <= high else ""
+    return f"AP is {compared['difference']:+.4f} beside the other run (95 %: {low:+.4f} to {high:+.4f}{chance})"
