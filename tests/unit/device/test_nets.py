@@ -53,7 +53,7 @@ def test_where_openvino_is_missing_the_log_says_what_runs_the_nets(
     models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(pin.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pin.importlib.util, "find_spec", lambda name: name == "torch" or None)
     Nets(configured(models, POSE_ENGINE="auto"), Device())
     assert caplog.messages == ["OpenVINO, which is faster on a CPU, is not installed here; torch runs the nets."]
 
