@@ -239,8 +239,8 @@ def test_the_documents_python_runs_with_what_pip_installs(
     client: PoseClient, broker: str, street: Path, tmp_path: Path, client_package: Path
 ) -> None:
     scripts = [
-        example("docs/clients.md", "python", "with PoseClient("),
-        example("docs/clients.md", "python", "AsyncPoseClient("),
+        example("docs/clients.md", "python", "order-4712"),
+        example("docs/clients.md", "python", "asyncio.run("),
         example("README.md", "python", "PoseClient(") + "print(job)\n",
     ]
     running = [
@@ -373,3 +373,67 @@ def test_from_s3_into_s3_and_an_outage_of_the_store(client: PoseClient, street: 
     files.mkdir(bucket)  # and back
     assert late.result(PATIENCE).attempt > 1
     assert late.overlay()
+
+
+def test_the_documents_django_views(client: PoseClient, broker: str, street: Path, tmp_path: Path) -> None:
+    pytest.importorskip("django")
+    (tmp_path / "views.py").write_text(_adapted(example("docs/clients.md", "python", "from django"), broker, street))
+    script = f"""
+import time
+from django.conf import settings
+settings.configure(POSE_BROKER_URL={broker!r}, ROOT_URLCONF=[], ALLOWED_HOSTS=["*"], DATABASES={{}})
+import django
+django.setup()
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import RequestFactory
+import json, views
+image = SimpleUploadedFile("street.jpg", open({str(street)!r}, "rb").read())
+sent = views.submit(RequestFactory().post("/", {{"image": image}}))
+assert sent.status_code == 202, sent.content
+while True:
+    got = views.result(RequestFactory().get("/"), json.loads(sent.content)["job"])
+    if got.status_code == 200:
+        break
+    time.sleep(0.1)
+print(len(json.loads(got.content)["people"]))
+"""
+    assert int(_run(script, tmp_path)) >= 3
+
+
+def test_the_documents_fastapi_application(client: PoseClient, broker: str, street: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    (tmp_path / "web.py").write_text(_adapted(example("docs/clients.md", "python", "FastAPI"), broker, street))
+    script = f"""
+import asyncio, httpx, web
+
+async def main():
+    async with web.lifespan(web.app):
+        transport = httpx.ASGITransport(app=web.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            good = await http.post("/poses", content=open({str(street)!r}, "rb").read(), timeout=60)
+            bad = await http.post("/poses", content=b"no picture", timeout=60)
+    assert bad.json()["error"] == "ImageUndecodable", bad.json()
+    print(len(good.json()["people"]))
+
+asyncio.run(main())
+"""
+    assert int(_run(script, tmp_path)) >= 3
+
+
+def test_the_documents_cron_job(client: PoseClient, broker: str, street: Path, tmp_path: Path) -> None:
+    block = example("docs/clients.md", "python", "cron")
+    script = block.replace("/data/images", str(street.parent)).replace("/data/people", str(tmp_path / "people"))
+    assert _run(script.replace("redis://127.0.0.1:6379/0", broker), tmp_path) == ""
+    (written,) = (tmp_path / "people").iterdir()
+    assert written.name == "street.json"
+    assert len(json.loads(written.read_text())["people"]) >= 3
+
+
+def _run(script: str, folder: Path) -> str:
+    """What a script prints that finds the checkout, and what is in `folder`."""
+    environ = {**clean_environ(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
