@@ -14,6 +14,7 @@ from worker.errors import DeadLetter, DeviceOutOfMemory, JobTimedOut, PoseError,
 from worker.jobs.attempt import Attempt, Superfluous, outlast
 from worker.notify.pending import wanted
 from worker.notify.webhook import check_wanted
+from worker.people import side_enough
 from worker.process.life import TimeUp
 
 
@@ -58,7 +59,7 @@ class PoseTask(Task):
                 job = parse_message(args, message, job_id)
                 check_wanted(job, settings)
                 with slot.promise(job):
-                    picture = slot.load_image(job.image, attempt)
+                    picture = slot.load_image(job.image, attempt, side_enough(job.options))
                     attempt.stopwatch.lap("decode")
                     found = slot.estimate(picture, job)
                 attempt.stopwatch.lap("estimate", parts=found.timings_ms)

@@ -111,11 +111,12 @@ class Estimator:
     skeleton: Skeleton = COCO_18
     room: Room = anywhere
 
-    def estimate(self, images: Sequence[np.ndarray], options: EstimateOptions) -> List[Estimate]:
+    def estimate(self, images: Sequence[np.ndarray], options: EstimateOptions, reduced: int = 1) -> List[Estimate]:
         """Find the people in each image; images of equal input size share one pass of the net.
 
         Args:
             images: uint8 (H, W, 3), BGR, of any sizes.
+            reduced: how many times larger their sources are, in whose pixels people are given.
 
         Raises:
             ValueError: an image has another shape or type.
@@ -127,7 +128,8 @@ class Estimator:
         preprocess_ms, net_ms = [0.0] * len(images), [0.0] * len(images)
         # The largest scale first: its grid is the one on which the others are merged.
         for scale in sorted(options.scales, reverse=True):
-            geometries = [self._plan(image.shape[0], image.shape[1], scale, options) for image in images]
+            sizes = [(image.shape[0] * reduced, image.shape[1] * reduced) for image in images]
+            geometries = [self._plan(*size, scale, options) for size in sizes]
             for members in _by_shape(geometries):
                 start = time.perf_counter()
                 inputs = self._inputs([images[i] for i in members], [geometries[i] for i in members])

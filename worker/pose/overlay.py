@@ -18,8 +18,8 @@ Color = Tuple[int, int, int]
 _SHIFT = 4
 #: Line thickness as a share of the image's mean side.
 _THICKNESS = 1 / 160
-#: Pixels that are blended at a time: it takes some floating-point numbers for each.
-_BAND = 1 << 20
+#: Pixels that are blended at a time: it takes some floating-point numbers for each, and these stay in the cache.
+_BAND = 1 << 16
 #: Distinguishes people: eight colours that differ in hue or lightness, the strongest contrasts first.
 _PEOPLE: Tuple[Color, ...] = (
     (48, 48, 230),
@@ -70,13 +70,17 @@ def draw_overlay(
     base = image if background == "image" else np.zeros_like(image)
     if len(people) == 0 and background != "transparent":
         return base.copy()
-    picture = np.empty((height, width, 4), np.uint8) if background == "transparent" else drawn
+    picture = np.zeros((height, width, 4), np.uint8) if background == "transparent" else base.copy()
     rows = max(1, _BAND // width)
-    for band in (slice(top, top + rows) for top in range(0, height, rows)):
+    for top in range(0, height, rows):
+        x, y, wide, high = cv2.boundingRect(mask[top : top + rows])  # the rest, most of a picture, is left as it is
+        if wide == 0:
+            continue
+        at = slice(top + y, top + y + high), slice(x, x + wide)
         if background == "transparent":
-            picture[band] = _cut_out(drawn[band], mask[band], alpha)
+            picture[at] = _cut_out(drawn[at], mask[at], alpha)
         else:
-            picture[band] = _laid_over(base[band], drawn[band], mask[band], alpha)
+            picture[at] = _laid_over(base[at], drawn[at], mask[at], alpha)
     return picture
 
 

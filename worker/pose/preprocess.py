@@ -14,7 +14,7 @@ def to_input(image: np.ndarray, geometry: Geometry, pad_value: int, out: Optiona
     """Scale (bicubic) and pad right and bottom.
 
     Args:
-        image: uint8 (H, W, 3), BGR.
+        image: uint8 (H, W, 3), BGR: the source, or all of it at a fraction of its size.
         geometry: as planned for this image.
         pad_value: what the padding is filled with, 0..255.
         out: where to write the result; a new array if not given.
@@ -31,7 +31,8 @@ def to_input(image: np.ndarray, geometry: Geometry, pad_value: int, out: Optiona
     if 1 in size:
         made = cv2.resize(image, size, scaled, interpolation=cv2.INTER_CUBIC)
     else:  # given the size, OpenCV would sample at a slightly different scale along a side that is not whole
-        made = cv2.resize(image, None, scaled, geometry.scale, geometry.scale, interpolation=cv2.INTER_CUBIC)
+        scale = geometry.scale * geometry.source_height / len(image)
+        made = cv2.resize(image, None, scaled, scale, scale, interpolation=cv2.INTER_CUBIC)
     if not np.shares_memory(made, scaled):  # OpenCV has found that it cannot write there
         scaled[...] = made
     return out

@@ -117,9 +117,9 @@ class Slot:
         finally:
             remote.end()
 
-    def load_image(self, path: str, attempt: Attempt) -> LoadedImage:
-        """Read the image at `path`, or the one sent with `attempt`'s job; raises ImageError, ImageNotReady or
-        ImageUnreadable."""
+    def load_image(self, path: str, attempt: Attempt, enough: Optional[int] = None) -> LoadedImage:
+        """Read the image at `path`, or the one sent with `attempt`'s job, reduced if its shorter side has more than
+        `enough` pixels; raises ImageError, ImageNotReady or ImageUnreadable."""
         if self._untidy:  # an error holds what its frames held, such as an image, until Python looks for cycles
             gc.collect()
         policy = replace(self._policy, wait_for_missing=attempt.age_s < self.settings.file_grace_s)
@@ -129,7 +129,7 @@ class Slot:
             data = read_image(path, policy)
         try:
             with self.life.decoding():
-                return decode_image(data, path, self._policy)
+                return decode_image(data, path, self._policy, enough)
         except TimeUp as exc:  # another attempt would take as long
             raise ImageTooLarge(
                 f"{printable(without_query(path))} was not decoded within {self.settings.soft_time_limit_s:g} s; "
@@ -145,7 +145,7 @@ class Slot:
                 f"The job asks the net for {pixels} pixels of an image of {picture.width}x{picture.height}, more than "
                 f"{most}; lower target_height, scales or max_width, or raise POSE_MAX_NET_PIXELS."
             )
-        found = estimator.estimate([picture.pixels], options)[0]
+        found = estimator.estimate([picture.pixels], options, picture.reduced)[0]
         wanted = [part for part in job.options.parts if part != "body"]
         return self._with_parts(found, picture, wanted, most - pixels) if wanted else found
 

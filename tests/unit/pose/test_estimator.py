@@ -60,6 +60,12 @@ def test_people_come_out_in_source_pixels(white_box_net: Any, options: EstimateO
     assert estimate.warnings == ()
 
 
+def test_people_in_a_reduced_image_are_in_the_source_s_pixels(white_box_net: Any) -> None:
+    box = (140, 120, 519, 879)
+    (estimate,) = Estimator(white_box_net).estimate([_image(box, 960, 1280)[::2, ::2]], PLAIN, 2)
+    _check(estimate, box, 2 * TOLERANCE)
+
+
 def test_results_keep_the_order_of_images_of_different_sizes(white_box_net: Any) -> None:
     boxes = [(70, 60, 260, 439), (300, 40, 500, 400), (20, 30, 200, 350), (350, 20, 600, 460)]
     shapes = [(480, 640), (600, 800), (400, 300), (480, 640)]

@@ -107,3 +107,15 @@ def test_colours_by_person_or_of_ones_own_choice(image: np.ndarray, people: Peop
     assert chosen[tuple(second)] == pytest.approx(green, abs=2)
     one = draw_overlay(image, both, alpha=1.0, colors=[red])
     assert one[tuple(second)] == pytest.approx(red, abs=2)
+
+
+@pytest.mark.parametrize("background", ["image", "black", "transparent"])
+def test_what_is_far_from_everybody_is_as_the_background_has_it(background: str) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (900, 1200, 3), np.uint8)
+    joints = np.column_stack([person(900.0, 500.0, 300), np.full(18, 0.8)])
+    drawn = draw_overlay(image, People(joints[None], np.array([0.9])), background=background)
+    rest = image if background == "image" else np.zeros((900, 1200, drawn.shape[2]), np.uint8)
+    assert np.array_equal(drawn[:450], rest[:450])
+    assert np.array_equal(drawn[:, :600], rest[:, :600])
+    x, y = np.round(joints[9, :2]).astype(int)
+    assert not np.array_equal(drawn[y, x], rest[y, x])
