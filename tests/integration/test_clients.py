@@ -394,7 +394,9 @@ while True:
     got = views.result(RequestFactory().get("/"), json.loads(sent.content)["job"])
     if got.status_code == 200:
         break
+    assert got.status_code == 202, got.content
     time.sleep(0.1)
+assert views.result(RequestFactory().get("/"), "no-such-job").status_code == 404
 print(len(json.loads(got.content)["people"]))
 """
     assert int(_run(script, tmp_path)) >= 3
@@ -422,11 +424,14 @@ asyncio.run(main())
 
 def test_the_documents_cron_job(client: PoseClient, broker: str, street: Path, tmp_path: Path) -> None:
     block = example("docs/clients.md", "python", "cron")
+    for folder in ("a", "b"):
+        (street.parent / folder).mkdir()
+        shutil.copy(street, street.parent / folder / "1.jpg")
     script = block.replace("/data/images", str(street.parent)).replace("/data/people", str(tmp_path / "people"))
     assert _run(script.replace("redis://127.0.0.1:6379/0", broker), tmp_path) == ""
-    (written,) = (tmp_path / "people").iterdir()
-    assert written.name == "street.json"
-    assert len(json.loads(written.read_text())["people"]) >= 3
+    written = {str(path.relative_to(tmp_path / "people")): path for path in (tmp_path / "people").rglob("*.json")}
+    assert sorted(written) == ["a/1.jpg.json", "b/1.jpg.json", "street.jpg.json"]
+    assert all(len(json.loads(path.read_text())["people"]) >= 3 for path in written.values())
 
 
 def _run(script: str, folder: Path) -> str:
