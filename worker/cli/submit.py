@@ -108,8 +108,8 @@ def submit(
         writers += [CsvFile(table)] if table else []
         writers += [_report(report)] if report else []
         arguments = {**job, "priority": priority or 0, "upload": upload}
-        batch = Batch(client, writers, arguments, idle_timeout_s=timeout, check=check)
-        batch.track = _track(fps, smooth) if track else None
+        follow = _track(fps, smooth) if track else None
+        batch = Batch(client, writers, arguments, idle_timeout_s=timeout, check=check, track=follow)
         summary = batch.run(find_images(paths, ext.split(",") if ext else EXTENSIONS), progress)
     where = ", ".join(str(path) for path in (f"{out}/", coco, table, report) if path)
     click.echo(f"{summary.done} images, {summary.people} people, {len(summary.failures)} failed; written to {where}")

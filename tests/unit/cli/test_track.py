@@ -66,8 +66,8 @@ class Frames(PoseClient):
 def run(folder: Path, outcomes: List[Optional[Outcome]], seed: int = 0, **track: Any) -> Tuple[Batch, Dict[int, Any]]:
     """A batch of the frames, and what was written of each."""
     client = Frames(outcomes, seed)
-    batch = Batch(client, [OpenPoseFiles(folder), CocoFile(folder / "all.json")], {}, idle_timeout_s=0.2)
-    batch.track = Track(**{"fps": 25.0, **track})
+    writers = [OpenPoseFiles(folder), CocoFile(folder / "all.json")]
+    batch = Batch(client, writers, {}, idle_timeout_s=0.2, track=Track(**{"fps": 25.0, **track}))
     batch.run((Found(f"{n}.jpg", str(n)) for n in range(len(outcomes))), lambda _: None)
     assert sorted(client.discarded, key=int) == [str(n) for n, one in enumerate(outcomes) if one is not None]
     written = {int(path.name.split("_")[0]): json.loads(path.read_text()) for path in folder.glob("*_keypoints.json")}
