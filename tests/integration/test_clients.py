@@ -48,8 +48,9 @@ OVERLAYS = "s3://clients/drawn"
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Path:
-    """A photograph of at least three people, where the worker may read it."""
-    path = tmp_path_factory.mktemp("images") / "street.jpg"
+    """A photograph of at least three people, alone in a folder below the one that the worker may read."""
+    path = tmp_path_factory.mktemp("images") / "street" / "street.jpg"
+    path.parent.mkdir()
     shutil.copy(samples / "bus.jpg", path)
     return path
 
@@ -74,7 +75,7 @@ def client(
         "cpu7",
         **environment(object_store),
         POSE_BROKER_URL=broker,
-        POSE_IMAGE_ROOTS=f"{street.parent}:s3://{bucket}/in",
+        POSE_IMAGE_ROOTS=f"{street.parents[1]}:s3://{bucket}/in",
         POSE_OVERLAY_STORE=OVERLAYS,
         POSE_WEBHOOK_SECRET=SECRET,
         POSE_PRIVATE_HOSTS="localhost",
@@ -424,10 +425,11 @@ asyncio.run(main())
 
 def test_the_documents_cron_job(client: PoseClient, broker: str, street: Path, tmp_path: Path) -> None:
     block = example("docs/clients.md", "python", "cron")
-    for folder in ("a", "b"):
-        (street.parent / folder).mkdir()
-        shutil.copy(street, street.parent / folder / "1.jpg")
-    script = block.replace("/data/images", str(street.parent)).replace("/data/people", str(tmp_path / "people"))
+    images = street.parents[1] / "daily"
+    for name in ("a/1.jpg", "b/1.jpg", "street.jpg"):
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(street, images / name)
+    script = block.replace("/data/images", str(images)).replace("/data/people", str(tmp_path / "people"))
     assert _run(script.replace("redis://127.0.0.1:6379/0", broker), tmp_path) == ""
     written = {str(path.relative_to(tmp_path / "people")): path for path in (tmp_path / "people").rglob("*.json")}
     assert sorted(written) == ["a/1.jpg.json", "b/1.jpg.json", "street.jpg.json"]

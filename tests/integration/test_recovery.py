@@ -48,7 +48,7 @@ def disk(folder: Path) -> Iterator[Disk]:
 
 @pytest.fixture(scope="module")
 def workers(folder: Path, server: Server, disk: Disk, thin_net: Path) -> Iterator[Workers]:
-    """One worker of two slots whose leases last two seconds, and whose overlays are files."""
+    """One worker of two slots whose leases last four seconds, and whose overlays are files."""
     workers = Workers(
         *(1, folder, server),
         {
@@ -59,7 +59,7 @@ def workers(folder: Path, server: Server, disk: Disk, thin_net: Path) -> Iterato
             "POSE_HARD_TIME_LIMIT_S": 9,
             "POSE_FILE_GRACE_S": 16,
             "POSE_RETRY_MAX_S": 10,
-            "CHAOS_LEASE_S": 2,
+            "CHAOS_LEASE_S": 4,
             "CHAOS_FROZEN_S": 3,
         },
     )
