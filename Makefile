@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all caffe2-test lint format chaos soak bench bench-fleet bench-engine bench-decoder bench-options bench-precision bench-tracking gpu-bench clean
+.PHONY: demo test test-all caffe2-test lint format chaos soak bench bench-fleet bench-engine bench-decoder bench-options bench-precision bench-tracking gpu-bench gpu-bundle clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -92,6 +92,12 @@ bench-fleet: $(VENV)/.dev
 gpu-bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.gpu $(GPU_BENCH)
 
+# For a GPU machine without a network: wheels, the net and the samples, to be unpacked there by benchmarks/gpu_ready.py.
+gpu-bundle: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m models.samples $(SAMPLES)
+	$(BIN)/python -m benchmarks.bundle $(OUT)/gpu-bundle.tar
+
 # Beside other runtimes, in an environment of their own; and beside Caffe2 where `make caffe2-test` has built it.
 bench-engine: $(VENV)/.dev .venv-bench/.ready
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -166,4 +172,4 @@ sbom: .venv-supply/.ready
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-supply .venv-caffe2 .venv-bench $(OUT) $(SAMPLES) sbom.cdx.json
+	rm -rf $(VENV) .venv-supply .venv-caffe2 .venv-bench .venv-gpu $(OUT) $(SAMPLES) sbom.cdx.json
