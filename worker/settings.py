@@ -136,6 +136,13 @@ class Settings(BaseModel):
     slots: int = _setting(0, "Jobs in work at a time. 0: by cores per GPU, 2 on a CPU", ge=0, le=MAX_SLOTS)
     threads: int = _setting(0, "CPU threads of the net. 0: one for each core", ge=0, le=1024)
     max_batch: int = _setting(0, "Most inputs in one pass of the net. 0: 4 on a GPU, 1 on a CPU", ge=0, le=256)
+    width_step: int = _setting(
+        0,
+        "Inputs of the net are padded to a width that is a multiple of this, in pixels, and so share a pass. 1: as "
+        "they are. 0: 64 on a GPU, 1 on a CPU",
+        ge=0,
+        le=1024,
+    )
     batch_wait_ms: float = _setting(2.0, "Longest wait for inputs to share a pass of the net, in milliseconds", ge=0)
     net_timeout_s: Seconds = _setting(30.0, "Seconds after which a silent net process is killed and started again")
     grace_s: Seconds = _setting(30.0, "Seconds that a stopping worker gives its jobs; then the queue gets them back")

@@ -12,6 +12,7 @@ import numpy as np
 
 from worker.device.batching import Batcher
 from worker.device.board import Board
+from worker.device.canvas import Canvas
 from worker.device.channel import RemoteNet, listen
 from worker.device.server import Server
 from worker.engine import Maps, read_manifest
@@ -43,9 +44,10 @@ class FakeNet:
             raise DeviceOutOfMemory(f"{count} inputs do not fit")
         if any(input[0, 0, 0, 0] == POISON for input in inputs):
             raise RuntimeError("something that no net should do")
-        for input, (heatmaps, pafs) in zip(inputs, maps):
-            heatmaps[...] = input[0, 0, 0, 0]
-            pafs[...] = input[0, 0, 0, 1]
+        pixels = np.concatenate(inputs)[:, 0, 0]  # fails unless all are equally wide
+        for heatmaps, pafs in maps:
+            (first, second, _), *pixels = pixels[0], *pixels[len(heatmaps) :]
+            heatmaps[...], pafs[...] = first, second
 
 
 class FakeNets:
@@ -67,25 +69,34 @@ class FakeNets:
 class Running:
     """A server in a thread, and slots that ask it together."""
 
-    def __init__(self, folder: Path, net: Any, spare: int = 0, half: bool = False) -> None:
+    def __init__(self, folder: Path, net: Any, spare: int = 0, half: bool = False, step: int = 1) -> None:
         self.board, self._manifest, self._listener = Board.create(), read_manifest(folder), listen()
         self._address = self._listener.getsockname()
         self._control, self._stop = os.pipe()
         nets: Any = FakeNets(folder, net, spare)
         batcher: Any = Batcher(8, 30.0)
-        self._server = Server(nets, batcher, self.board, listener=self._listener, control=self._control, half=half)
+        self._server = Server(
+            nets,
+            batcher,
+            self.board,
+            listener=self._listener,
+            control=self._control,
+            half=half,
+            canvas=Canvas(step),
+        )
         self._thread = threading.Thread(target=self._server.run)
         self._thread.start()
 
-    def ask(self, pixels: Sequence[Tuple[int, int]], side: int = 64) -> List[Any]:
-        """One slot for each pair of pixel values; what each gets: its maps' values, or an error."""
+    def ask(self, pixels: Sequence[Tuple[int, int]], widths: Sequence[int] = ()) -> List[Any]:
+        """One slot for each pair of pixel values, and its input's width if it is not 64; what each gets: its maps'
+        values, or an error."""
         slots = [RemoteNet(self._address, self._manifest, timeout_s=20) for _ in pixels]
         for slot in slots:
             slot.begin()
         found: Dict[int, Any] = {}
 
         def one(index: int) -> None:
-            input = slots[index].empty((1, side, side, 3))
+            input = slots[index].empty((1, 64, widths[index] if widths else 64, 3))
             input[...] = 0
             input[0, 0, 0, :2] = pixels[index]
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable, Dict, Generic, List, NamedTuple, Optional, Tuple, TypeVar
 
 Item = TypeVar("Item")
-#: What inputs must have in common to share a pass: the net, and the padded height and width in pixels.
+#: What inputs must have in common to share a pass: the net, and the height and width in pixels that they have in it.
 Shape = Tuple[int, ...]
 
 

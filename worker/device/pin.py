@@ -150,6 +150,12 @@ def own_batch(settings: Settings, device: Device) -> int:
     return settings.max_batch or (4 if device.gpu else 1)
 
 
+def own_width_step(settings: Settings, device: Device) -> int:
+    """What widths of inputs are rounded up to, in pixels, so that they share a pass: as set by POSE_WIDTH_STEP; else
+    64 on a GPU, and 1 on a CPU, where passes of several inputs gain nothing."""
+    return settings.width_step or (64 if device.gpu else 1)
+
+
 def claim(device: Device, share: bool) -> Optional[socket.socket]:
     """Hold a GPU against the other workers of this host, for as long as the returned socket is open.
 

@@ -20,9 +20,10 @@ from worker.children import die_with_parent
 from worker.device import board as boards
 from worker.device.batching import Batcher
 from worker.device.board import Board, now
+from worker.device.canvas import Canvas
 from worker.device.channel import FLOAT16, FLOAT32, Connection, NetInputs
 from worker.device.nets import Nets
-from worker.device.pin import own_batch, own_device
+from worker.device.pin import own_batch, own_device, own_width_step
 from worker.device.tally import BATCH_SIZES
 from worker.engine import Manifest, map_shapes
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError, PoseError
@@ -41,6 +42,7 @@ class Server:
         listener: where slots connect.
         control: readable, at its end, when the parent wants this process to stop.
         half: whether maps travel as float16.
+        canvas: what makes inputs of nearby widths share a pass.
     """
 
     def __init__(
@@ -52,8 +54,9 @@ class Server:
         listener: socket.socket,
         control: int,
         half: bool,
+        canvas: Canvas,
     ) -> None:
-        self._nets, self._batcher, self._row = nets, batcher, board.net
+        self._nets, self._batcher, self._row, self._canvas = nets, batcher, board.net, canvas
         self._listener, self._control = listener, control
         self._listener.setblocking(False)
         self._kind = FLOAT16 if half else FLOAT32
@@ -116,7 +119,7 @@ class Server:
             except (ValueError, IndexError) as exc:
                 connection.fail(given, DeviceLost(f"The net process was sent an input that it cannot run: {exc}."))
             else:
-                self._batcher.add(given, (given.net, height, width), count, now())
+                self._batcher.add(given, (given.net, height, self._canvas.width(width, stride)), count, now())
 
     def _forget_closed(self) -> None:
         for connection in [one for one in self._connections if not one.open]:
@@ -150,7 +153,7 @@ class Server:
         try:
             self._row.batch = type(self._row.batch)(*{given.sender.pid for given in batch})
             net = self._nets.get(self._name(batch[0]))
-            net.fill([given.inputs for given in batch], [self._maps(given) for given in batch])
+            net.fill(self._inputs(batch), [self._maps(given) for given in batch])
         except DeviceLost as exc:
             for given in batch:
                 given.sender.fail(given, exc)
@@ -160,6 +163,11 @@ class Server:
         except Exception as exc:
             return DeviceLost(f"The net failed on an input: {exc!r}.")
         return None
+
+    def _inputs(self, batch: Sequence[NetInputs]) -> Sequence[np.ndarray]:
+        """The inputs of a pass, equally wide; those of one batch have the same width on the canvas."""
+        spec, inputs = self._manifest(batch[0]).input, [given.inputs for given in batch]
+        return self._canvas.join(inputs, self._canvas.width(inputs[0].shape[2], spec.stride), spec.pad_value)
 
     def _count(self, batch: Sequence[NetInputs]) -> None:
         inputs = sum(len(given.inputs) for given in batch)
@@ -209,7 +217,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     batcher: Batcher[NetInputs] = Batcher(own_batch(settings(), device), settings().batch_wait_ms / 1000)
     half, listener = nets.precision == "fp16", socket.socket(fileno=listen)
-    server = Server(nets, batcher, board, listener=listener, control=control, half=half)
+    canvas = Canvas(own_width_step(settings(), device))
+    server = Server(nets, batcher, board, listener=listener, control=control, half=half, canvas=canvas)
     board.net.beat, board.net.state = now(), boards.READY
     os.write(report, READY + f"{settings().model} {nets.precision} on {device}".encode())
     try:

@@ -84,7 +84,7 @@ class Caffe2Net(Net):
         with self._entered(), device_errors(self.device, batch.shape, _BROKEN):
             blobs = dict(zip(self._blobs, self._forward(batch)))
         for part in parts(self.manifest, maps):
-            part.target[...] = blobs[part.blob][part.images, part.channels]
+            part.target[...] = part.of(blobs[part.blob])
 
     def _forward(self, batch: np.ndarray) -> Tuple[np.ndarray, ...]:
         self._workspace.FeedBlob(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import Iterator, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -65,7 +65,8 @@ class Net(ABC):
 
         Args:
             inputs: as for :meth:`__call__`, in pieces.
-            maps: for each piece, arrays of the maps' shapes, float32 or float16, that are written to.
+            maps: arrays of the maps' shapes, float32 or float16, that are written to, in pieces that have as many
+                images together as the inputs; where they are narrower, they get the left part.
 
         Raises:
             DeviceOutOfMemory: the inputs did not fit.
@@ -101,6 +102,10 @@ class Part(NamedTuple):
     images: slice
     channels: slice
     target: np.ndarray
+
+    def of(self, blob: Any) -> Any:
+        """What `target` is to hold of `blob`, an array or tensor (N, C, h, w), without what lies right of it."""
+        return blob[self.images, self.channels, :, : self.target.shape[3]]
 
 
 def parts(manifest: Manifest, maps: Sequence[Maps]) -> Iterator[Part]:

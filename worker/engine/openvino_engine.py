@@ -97,7 +97,7 @@ class OpenVinoNet(Net):
             made = self._request.infer([batch], share_inputs=True, share_outputs=True)
         blobs = dict(zip(self._blobs, made.values()))
         for part in parts(self.manifest, maps):
-            part.target[...] = blobs[part.blob][part.images, part.channels]
+            part.target[...] = part.of(blobs[part.blob])
 
 
 def _model(manifest: Manifest) -> Tuple[bytes, Sequence[str]]:

@@ -109,7 +109,7 @@ class TorchNet(Net):
     def _run(self, batch: torch.Tensor, maps: Sequence[Maps]) -> None:
         blobs = dict(zip(self._blobs, self._module(batch)))
         for part in parts(self.manifest, maps):
-            torch.from_numpy(part.target).copy_(blobs[part.blob][part.images, part.channels])
+            torch.from_numpy(part.target).copy_(part.of(blobs[part.blob]))
 
 
 def _cpu_computes(precision: str) -> bool:

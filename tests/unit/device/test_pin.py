@@ -11,7 +11,7 @@ import pytest
 from tests.support import ROOT
 from worker.device import pin
 from worker.device.gpus import MemoryWatch, memory, visible_gpus
-from worker.device.pin import claim, own_batch, own_device, own_engine, own_precision, own_slots, take
+from worker.device.pin import claim, own_batch, own_device, own_engine, own_precision, own_slots, own_width_step, take
 from worker.engine import cores
 from worker.errors import DeviceLost, SettingsError
 from worker.process.fleet import own_workers
@@ -214,6 +214,8 @@ def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pyt
     assert own_slots(read_settings({"POSE_SLOTS": "5", "POSE_INLINE": "1"}), on_gpu) == 1
     assert (own_batch(read_settings({}), on_gpu), own_batch(read_settings({}), on_cpu)) == (4, 1)
     assert own_batch(read_settings({"POSE_MAX_BATCH": "3"}), on_cpu) == 3
+    assert (own_width_step(read_settings({}), on_gpu), own_width_step(read_settings({}), on_cpu)) == (64, 1)
+    assert own_width_step(read_settings({"POSE_WIDTH_STEP": "32"}), on_cpu) == 32
     assert own_precision(read_settings({}), "cuda:0") == "fp16"
     assert own_precision(read_settings({}), "cpu") == "fp32"
     assert own_precision(read_settings({"POSE_PRECISION": "bf16"}), "cuda:0") == "bf16"

@@ -55,3 +55,11 @@ def test_one_bad_input_fails_alone(run: Callable[..., Running]) -> None:
 
 def test_maps_travel_as_float16_where_the_net_computes_so(run: Callable[..., Running]) -> None:
     assert run(FakeNet(), half=True).ask(PIXELS) == EXPECTED
+
+
+def test_inputs_of_nearby_widths_share_a_pass_on_a_canvas(run: Callable[..., Running]) -> None:
+    widths = (72, 80, 128, 104, 120, 136)
+    alone, shared = FakeNet(), FakeNet()
+    assert run(alone).ask(PIXELS, widths) == EXPECTED
+    assert run(shared, step=64).ask(PIXELS, widths) == EXPECTED
+    assert (alone.passes, sorted(shared.passes)) == ([1] * 6, [1, 5])
