@@ -6,9 +6,9 @@ benchmarks/engine.py; docs/models.md says what each brings.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -17,6 +17,14 @@ from worker.engine.window import conv_window
 
 #: Operators that give their first input back.
 _IDENTITIES = frozenset({"Alias", "Copy", "Dropout", "StopGradient"})
+#: Operators that treat all channels alike, and each by itself.
+_CHANNELWISE = _IDENTITIES | {
+    *("AveragePool", "Clip", "Elu", "LeakyRelu", "MaxPool", "Relu", "ResizeNearest", "Sigmoid", "Tanh")
+}
+#: Operators that have a parameter for each channel.
+_BY_CHANNEL = frozenset({"AffineChannel", "PRelu", "SpatialBN"})
+#: A GPU's matrix units take channels by this many.
+_GROUP = 8
 
 
 def optimise(net: NetPair) -> NetPair:
@@ -115,6 +123,82 @@ def fold_scalings(net: NetPair) -> NetPair:
     return _merge_pairs(net, fold)
 
 
+def pad_channels(net: NetPair) -> NetPair:
+    """Give convolutions whose channels are no multiple of 8 further ones with weights of zero.
+
+    The convolution that reads such channels has weights of zero for them. An output blob may get some at its end,
+    behind those that model.json names. Where an operator in between needs to know its channels, nothing is padded.
+    Blobs must have one writer each. For GPUs only: on a CPU, more channels take more time.
+    """
+    whole: Set[str] = set()
+    while True:
+        padded, broken = _padded(net, whole)
+        if not broken:
+            return padded
+        whole |= broken
+
+
+def _padded(net: NetPair, whole: Set[str]) -> Tuple[NetPair, Set[str]]:
+    """The net with padded channels, and the convolutions that must not be padded: none if the net is right.
+
+    Args:
+        whole: results of convolutions that stay as they are.
+    """
+    parameters, operators = dict(net.parameters), []
+    given: Dict[str, np.ndarray] = {}  # blob → of each of its channels, whether the net has it without padding
+    padders: Dict[str, Set[str]] = defaultdict(set)  # blob → the convolutions whose padding is among its channels
+    broken: Set[str] = set()
+    for operator in net.operators:
+        blob, inputs = operator.outputs[0], operator.inputs
+        if _is_plain(operator, parameters) and int(operator.args.get("group", 1)) == 1:
+            count = len(parameters[inputs[1]])
+            given[blob] = np.arange(count if blob in whole else -(-count // _GROUP) * _GROUP) < count
+            if not given[blob].all():
+                padders[blob] = {blob}
+            if padders[blob] or padders[inputs[0]]:
+                operator = _with_channels(operator, parameters, given[blob], given.get(inputs[0]))
+        elif _is_depthwise(operator, parameters) and inputs[0] in given:
+            given[blob], padders[blob] = given[inputs[0]], padders[inputs[0]]
+            if padders[blob]:
+                operator = _with_channels(operator, parameters, given[blob], None)
+                operator = replace(operator, args={**operator.args, "group": len(given[blob])})
+        elif operator.type in _CHANNELWISE and inputs[0] in given:
+            given[blob], padders[blob] = given[inputs[0]], padders[inputs[0]]
+        elif _joins_channels(operator) and all(one in given for one in inputs):
+            given[blob] = np.concatenate([given[one] for one in inputs])
+            padders[blob] = set().union(*(padders[one] for one in inputs))
+        else:
+            broken.update(*(padders[one] for one in inputs))
+            if operator.type in _BY_CHANNEL and inputs[0] in given:
+                given[blob] = given[inputs[0]]
+        operators.append(operator)
+    apart = (padders[blob] for blob in net.output_blobs if padders[blob] and not given[blob][: given[blob].sum()].all())
+    return _with(net, operators, parameters), broken.union(*apart)
+
+
+def _with_channels(
+    operator: Operator, parameters: Dict[str, np.ndarray], made: np.ndarray, read: Optional[np.ndarray]
+) -> Operator:
+    """A convolution with weights of zero where `made` or `read` is False; `read` None: it reads what it has read."""
+    weight, bias = _weights(operator, parameters)
+    read = np.ones(weight.shape[1], bool) if read is None else read
+    weights, biases = np.zeros((len(made), len(read), *weight.shape[2:])), np.zeros(len(made))
+    weights[np.ix_(made, read)], biases[made] = weight, bias
+    return _convolution(operator, operator.outputs[0], parameters, weights, biases)
+
+
+def _is_depthwise(operator: Operator, parameters: Dict[str, np.ndarray]) -> bool:
+    """Whether a convolution makes one channel of each."""
+    if not _is_plain(operator, parameters):
+        return False
+    made, read = parameters[operator.inputs[1]].shape[:2]
+    return read == 1 and int(operator.args.get("group", 1)) == made
+
+
+def _joins_channels(operator: Operator) -> bool:
+    return operator.type == "Concat" and operator.args.get("axis", 1) == 1 and not operator.args.get("add_axis")
+
+
 def relus_after_convolutions(net: NetPair) -> Dict[str, Operator]:
     """Blob made by a convolution → the Relu that alone reads it, and so can be done in place.
 
@@ -147,10 +231,14 @@ def _merge_pairs(net: NetPair, fold: Fold) -> NetPair:
             operators[index] = None
         makers[operator.outputs[0]] = len(operators)
         operators.append(merged or operator)
-    kept = tuple(operator for operator in operators if operator is not None)
-    used = {blob for operator in kept for blob in operator.inputs} | set(net.output_blobs)
-    parameters = {blob: values for blob, values in parameters.items() if blob in used}
-    return replace(net, operators=kept, parameters=parameters)
+    return _with(net, [operator for operator in operators if operator is not None], parameters)
+
+
+def _with(net: NetPair, operators: Sequence[Operator], parameters: Dict[str, np.ndarray]) -> NetPair:
+    """The net with other `operators`, and those of `parameters` that they read."""
+    used = {blob for operator in operators for blob in operator.inputs} | set(net.output_blobs)
+    kept = {blob: values for blob, values in parameters.items() if blob in used}
+    return replace(net, operators=tuple(operators), parameters=kept)
 
 
 def _is_plain(operator: Operator, parameters: Dict[str, np.ndarray]) -> bool:

@@ -15,7 +15,7 @@ from worker.engine.cores import usable_cores
 from worker.engine.manifest import Manifest
 from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, parts, probe_side
 from worker.engine.netdef import read_pair
-from worker.engine.passes import optimise
+from worker.engine.passes import optimise, pad_channels
 from worker.engine.shapes import check_shapes
 from worker.engine.torch_compiled import MODES, PATIENCE, CudaGraphs
 from worker.engine.torch_graph import build_graph
@@ -62,7 +62,7 @@ class TorchNet(Net):
         self._blobs = net.output_blobs
         side = probe_side(manifest)
         shapes = check_shapes(net, side, side)
-        net = optimise(net)
+        net = optimise(net) if device == "cpu" else pad_channels(optimise(net))
         module: Any = build_graph(net)
         if shapes:
             check_outputs(manifest, net.name, shapes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Callable, Dict, Sequence
 
 import numpy as np
 import pytest
@@ -12,8 +12,15 @@ import torch
 
 from tests.support.nets import Op, checked
 from worker.engine.manifest import read_manifest
-from worker.engine.netdef import NetPair, check_pair, read_net
-from worker.engine.passes import drop_identities, fold_batch_norms, fold_scalings, optimise, single_assignment
+from worker.engine.netdef import NetPair, check_pair, read_net, read_pair
+from worker.engine.passes import (
+    drop_identities,
+    fold_batch_norms,
+    fold_scalings,
+    optimise,
+    pad_channels,
+    single_assignment,
+)
 from worker.engine.torch_graph import build_graph
 
 RANDOM = np.random.default_rng(11)
@@ -34,6 +41,7 @@ def _same(net: NetPair, rewritten: NetPair, x: np.ndarray = X) -> None:
     """Equal outputs, within 1e-5 of their range."""
     expected = _run(single_assignment(net), x)
     for blob, values in _run(rewritten, x).items():
+        values = values[:, : expected[blob].shape[1]]  # what is padded has more
         assert np.abs(values - expected[blob]).max() <= 1e-5 * np.ptp(expected[blob])
 
 
@@ -202,3 +210,88 @@ def test_the_default_net_loses_24_convolutions(thin: NetPair) -> None:
     optimised = optimise(thin)
     assert _kinds(thin)["Conv"] - _kinds(optimised)["Conv"] == 24
     _same(thin, optimised, 255 * np.random.default_rng(0).random((1, 3, 48, 64), np.float32))
+
+
+WIDE = {"w": _random(5, 6, 3, 3), "b": _random(5), "w2": _random(11, 6, 1, 1)}
+FIRST: Sequence[Op] = (
+    ("Conv", ["x", "w", "b"], ["a"], {"kernel": 3, "pad": 1}),
+    ("Conv", ["x", "w2"], ["c"], {}),
+)
+
+
+def _channels(net: NetPair) -> Dict[str, Sequence[int]]:
+    """Of each convolution: the channels that it makes and reads."""
+    return {
+        operator.outputs[0]: net.parameters[operator.inputs[1]].shape[:2]
+        for operator in net.operators
+        if operator.type == "Conv"
+    }
+
+
+def test_channels_are_padded_to_multiples_of_eight_for_the_convolution_that_reads_them() -> None:
+    operators = [
+        *FIRST,
+        ("Sigmoid", ["a"], ["s"], {}),  # of zero, it makes a half
+        ("MaxPool", ["c"], ["m"], {"kernel": 3, "pad": 1, "stride": 1}),
+        ("Concat", ["s", "m"], ["j"], {}),
+        ("Conv", ["j", "each"], ["e"], {"group": 16}),
+        ("Conv", ["e", "w3", "b3"], ["y"], {"kernel": 3, "pad": 1}),
+    ]
+    parameters = {**WIDE, "each": _random(16, 1, 1, 1), "w3": _random(3, 16, 3, 3), "b3": _random(3)}
+    net = checked(operators, parameters)
+    padded = pad_channels(net)
+    assert _channels(padded) == {"a": (8, 6), "c": (16, 6), "e": (24, 1), "y": (8, 24)}
+    _same(net, padded)
+
+
+@pytest.mark.parametrize(
+    ("operators", "outputs", "channels"),
+    [
+        # The channels that model.json names would lie apart.
+        ([("Concat", ["a", "c"], ["y"], {})], ["y"], {"a": 5, "c": 11}),
+        # A slope for each channel.
+        ([("PRelu", ["a", "slopes"], ["y"], {})], ["y", "c"], {"a": 5, "c": 16}),
+        # The sum of all channels.
+        ([("Softmax", ["a"], ["y"], {})], ["y", "c"], {"a": 5, "c": 16}),
+        ([("Concat", ["a", "a"], ["y"], {"add_axis": 1})], ["y"], {"a": 5, "c": 16}),
+        # Read by one that may and by one that may not.
+        (
+            [("Conv", ["a", "w3"], ["d"], {}), ("Sum", ["a", "a"], ["y"], {})],
+            ["y", "d"],
+            {"a": 5, "c": 16, "d": 8},
+        ),
+        # Two channels of each.
+        ([("Conv", ["a", "each"], ["y"], {"kernel": 1, "group": 5})], ["y"], {"a": 5, "c": 16, "y": 10}),
+    ],
+)
+def test_channels_stay_where_somebody_needs_to_know_them(
+    operators: Sequence[Op], outputs: Sequence[str], channels: Dict[str, int]
+) -> None:
+    parameters = {**WIDE, "slopes": _random(5), "w3": _random(3, 5, 1, 1), "each": _random(10, 1, 1, 1)}
+    net = checked([*FIRST, *operators], parameters, outputs=outputs)
+    padded = pad_channels(net)
+    assert {blob: made for blob, (made, _) in _channels(padded).items()} == channels
+    _same(net, padded)
+
+
+def _odd(net: NetPair) -> int:
+    """How many convolutions read channels in a number that is no multiple of 8; but for the three colours."""
+    grouped = {operator.outputs[0] for operator in net.operators if int(operator.args.get("group", 1)) > 1}
+    return sum(read % 8 > 0 for blob, (_, read) in _channels(net).items() if blob not in grouped and read != 3)
+
+
+@pytest.mark.parametrize(("name", "before", "after"), [("cmu_coco", 10, 0), ("body_25", 5, 0)])
+def test_a_whole_net_with_padded_channels(
+    random_net: Callable[[str], Path], name: str, before: int, after: int
+) -> None:
+    net = optimise(read_pair(read_manifest(random_net(name))))
+    padded = pad_channels(net)
+    assert (_odd(net), _odd(padded)) == (before, after)
+    _same(net, padded, np.random.default_rng(0).random((1, 3, 40, 56), np.float32) - 0.5)
+
+
+def test_the_default_net_with_padded_channels(thin: NetPair) -> None:
+    optimised = optimise(thin)
+    padded = pad_channels(optimised)
+    assert (_odd(optimised), _odd(padded)) == (10, 0)
+    _same(optimised, padded, 255 * np.random.default_rng(0).random((1, 3, 48, 64), np.float32))
