@@ -124,7 +124,7 @@ class Settings(BaseModel):
         "auto", "What runs the net. `auto`: torch on a GPU, OpenVINO on a CPU; `null` finds nobody"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "`auto`: fp32 on a CPU, fp16 on a GPU")
-    compile: Literal["off", "graph"] = _setting("off", "`graph`: CUDA graphs for repeated input sizes (PyTorch, GPU)")
+    compile: Literal["off", "graph"] = _setting("graph", "`graph`: CUDA graphs for repeated input sizes (PyTorch, GPU)")
     device: str = _setting(
         "auto",
         "`cpu`, `cuda:0`, or the UUID of a GPU or MIG instance. `auto`: by the worker's name (`gpu3@host`), else a "

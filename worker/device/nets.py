@@ -5,14 +5,18 @@ from __future__ import annotations
 import gc
 import logging
 from collections import OrderedDict
-from typing import Dict
+from typing import Dict, List, Tuple
 
-from worker.device.pin import Device, own_engine, own_precision
+from worker.device.canvas import Canvas
+from worker.device.pin import Device, own_batch, own_engine, own_precision, own_width_step
 from worker.engine import Manifest, Net, load, read_manifest
 from worker.errors import DeviceOutOfMemory
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+#: Most inputs of a pass that a net is warmed with: for more, the start would take minutes.
+_WARM_BATCH = 16
 
 
 class Nets:
@@ -61,12 +65,18 @@ class Nets:
                     threads=self._settings.threads or None,
                     compile=self._settings.compile,
                 )
-                net.warm(self._settings.warm_sizes)
+                net.warm(*self._warmth(net.manifest.input.stride))
                 return net
             except DeviceOutOfMemory:
                 if not self._loaded:
                     raise
                 self._evict()
+
+    def _warmth(self, stride: int) -> Tuple[List[Tuple[int, int]], int]:
+        """Sizes and the largest batch that a net is warmed with; a CPU has nothing to prepare for more than one."""
+        canvas = Canvas(own_width_step(self._settings, self._device))
+        sizes = [(height, canvas.width(width, stride)) for height, width in self._settings.warm_sizes]
+        return sizes, min(own_batch(self._settings, self._device), _WARM_BATCH) if self._device.gpu else 1
 
     def make_room(self, name: str) -> bool:
         """Have another net than `name` leave, for a pass that did not fit; False: there is none."""

@@ -152,7 +152,9 @@ def own_batch(settings: Settings, device: Device) -> int:
 
 def own_width_step(settings: Settings, device: Device) -> int:
     """What widths of inputs are rounded up to, in pixels, so that they share a pass: as set by POSE_WIDTH_STEP; else
-    64 on a GPU, and 1 on a CPU, where passes of several inputs gain nothing."""
+    64 on a GPU, and 1 on a CPU, where passes of several inputs gain nothing, or where each slot has its own net."""
+    if settings.inline:
+        return 1
     return settings.width_step or (64 if device.gpu else 1)
 
 

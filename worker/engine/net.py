@@ -51,13 +51,26 @@ class Net(ABC):
         self.fill_normalised(batch, maps)
         return maps
 
-    def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
-        """Run each (height, width), rounded up to the stride, so that the first job pays for nothing."""
+    def warm(self, sizes: Sequence[Tuple[int, int]], batch: int = 1) -> None:
+        """Run each (height, width), rounded up to the stride, so that the first job pays for nothing.
+
+        Args:
+            batch: passes of 1 to so many inputs are made, or of as many as fit.
+
+        Raises:
+            DeviceOutOfMemory: not even one fits.
+        """
         stride = self.manifest.input.stride
         for height, width in sizes:
-            inputs = np.zeros((1, -(-height // stride) * stride, -(-width // stride) * stride, 3), np.uint8)
-            for _ in range(self.warm_passes):
-                self(inputs)
+            sides = -(-height // stride) * stride, -(-width // stride) * stride
+            try:
+                for count in range(1, batch + 1):
+                    inputs = np.zeros((count, *sides, 3), np.uint8)
+                    for _ in range(self.warm_passes):
+                        self(inputs)
+            except DeviceOutOfMemory:
+                if count == 1:
+                    raise
 
     @abstractmethod
     def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:

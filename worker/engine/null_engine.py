@@ -36,7 +36,7 @@ class NullNet(Net):
         for array in maps:
             array[...] = 0
 
-    def warm(self, sizes: Sequence[Tuple[int, int]]) -> None:
+    def warm(self, sizes: Sequence[Tuple[int, int]], batch: int = 1) -> None:
         """Nothing to warm."""
 
     def close(self) -> None:

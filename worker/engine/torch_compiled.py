@@ -44,7 +44,12 @@ class CudaGraphs:
         if shape not in self._graphs:
             if not self._is_worth_recording(shape):
                 return self._module(batch)
-            self._graphs[shape] = self._record(batch)
+            try:
+                self._graphs[shape] = self._record(batch)
+            except torch.cuda.OutOfMemoryError:
+                # A graph keeps its memory; without one the pass may fit. The count is forgotten after so many passes.
+                self._seen[shape] = -_MEMORY
+                return self._module(batch)
         return self._graphs[shape](batch)
 
     def _count(self, shape: Shape) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Dict, List
 
 import pytest
 
 from worker.device import pin
+from worker.device.gpus import Gpu
 from worker.device.nets import Nets
 from worker.device.pin import Device
 from worker.engine import null_engine
 from worker.errors import DeviceOutOfMemory, ModelError
 from worker.settings import Settings, read_settings
+
+ON_GPU = Device(Gpu(0, "GPU-1", "played"))
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_where_memory_ends_nets_leave_until_it_fits(
     nets.get("first")
     nets.get("second")
 
-    def warm(self: null_engine.NullNet, _: Any) -> None:
+    def warm(self: null_engine.NullNet, *_: Any) -> None:
         if len(closed) < 2:
             raise DeviceOutOfMemory("full")
 
@@ -82,7 +85,7 @@ def test_where_memory_ends_nets_leave_until_it_fits(
 
 
 def test_a_net_that_does_not_fit_alone_is_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def warm(self: null_engine.NullNet, _: Any) -> None:
+    def warm(self: null_engine.NullNet, *_: Any) -> None:
         raise DeviceOutOfMemory("full")
 
     monkeypatch.setattr(null_engine.NullNet, "warm", warm)
@@ -93,3 +96,22 @@ def test_a_net_that_does_not_fit_alone_is_told(models: Path, monkeypatch: pytest
 def test_a_net_without_files_is_told_before_any_job(models: Path) -> None:
     with pytest.raises(ModelError, match="absent"):
         Nets(configured(models, POSE_MODELS="absent"), Device())
+
+
+@pytest.mark.parametrize(
+    ("device", "variables", "expected"),
+    [
+        (Device(), {"POSE_MAX_BATCH": 8}, ([(368, 496), (184, 250)], 1)),
+        (ON_GPU, {}, ([(368, 512), (184, 256)], 4)),
+        (ON_GPU, {"POSE_MAX_BATCH": 2, "POSE_WIDTH_STEP": 1}, ([(368, 496), (184, 250)], 2)),
+        (ON_GPU, {"POSE_MAX_BATCH": 100}, ([(368, 512), (184, 256)], 16)),
+    ],
+)
+def test_what_a_net_is_warmed_with(
+    device: Device, variables: Dict[str, Any], expected: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU: the widths that inputs have on a canvas, in passes of each size."""
+    given: List[Any] = []
+    monkeypatch.setattr(null_engine.NullNet, "warm", lambda self, *args: given.append(args))
+    Nets(configured(models, POSE_WARM_SIZES="368x496,184x250", **variables), device).get("first")
+    assert given == [expected]

@@ -216,6 +216,7 @@ def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pyt
     assert own_batch(read_settings({"POSE_MAX_BATCH": "3"}), on_cpu) == 3
     assert (own_width_step(read_settings({}), on_gpu), own_width_step(read_settings({}), on_cpu)) == (64, 1)
     assert own_width_step(read_settings({"POSE_WIDTH_STEP": "32"}), on_cpu) == 32
+    assert own_width_step(read_settings({"POSE_INLINE": "1"}), on_gpu) == 1
     assert own_precision(read_settings({}), "cuda:0") == "fp16"
     assert own_precision(read_settings({}), "cpu") == "fp32"
     assert own_precision(read_settings({"POSE_PRECISION": "bf16"}), "cuda:0") == "bf16"

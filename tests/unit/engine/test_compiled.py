@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, List, Tuple
 
@@ -121,6 +122,30 @@ def test_a_shape_that_came_often_once_gives_way(
             modules(torch.ones(1, 3, side, side))
     assert len(recorders) == 3
     assert recorders[2].replayed > 40
+
+
+def test_a_shape_whose_graph_does_not_fit_runs_without_one(
+    graphs: Tuple[CudaGraphs, List[_Recorder]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules, recorders = graphs
+    room, tried = [False], []
+
+    def graph(*_: Any, **__: Any) -> Any:
+        tried.append(1)
+        if not room[0]:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch_compiled, "_MEMORY", 16)
+    for _ in range(12):
+        assert (modules(torch.ones(1, 3, 8, 8))[0] == 2).all()
+    assert len(tried) == 1  # and not again at each pass
+    room[0] = True
+    for _ in range(12):
+        assert (modules(torch.ones(1, 3, 8, 8))[0] == 2).all()
+    assert len(tried) == 2
+    assert recorders[-1].replayed > 0
 
 
 #: Of the range of all maps: the root of the mean square of the difference, and its most. On the CPU, the same net has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import torch
 from tests.support import by_hand
 from tests.support.nets import pose_parameters, write_pose_net
 from worker.engine import load
+from worker.errors import DeviceOutOfMemory
 
 FRAMES = np.random.default_rng(1).integers(0, 256, (3, 24, 16, 3), np.uint8)
 
@@ -91,6 +92,26 @@ def test_warm_rounds_up_and_threads_are_set(tmp_path: Path) -> None:
         net.close()
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("fits", "expected"), [(3, [1, 1, 2, 2, 3, 3]), (2, [1, 1, 2, 2, 3])])
+def test_warm_runs_each_batch_that_fits(
+    fits: int, expected: List[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, counts = load(write_pose_net(tmp_path / "small")), []
+
+    def fill(inputs: Sequence[np.ndarray], maps: Any) -> None:
+        counts.append(len(inputs[0]))
+        if len(inputs[0]) > fits:
+            raise DeviceOutOfMemory("full")
+
+    monkeypatch.setattr(net, "fill", fill)
+    monkeypatch.setattr(net, "warm_passes", 2)
+    net.warm([(16, 16)], 3)
+    assert counts == expected
+    fits = 0
+    with pytest.raises(DeviceOutOfMemory):
+        net.warm([(16, 16)], 3)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
