@@ -99,6 +99,9 @@ class Options(_Strict):
     )
     merge: Literal["avg", "max"] = Field("avg", description="How the maps of several scales are merged")
     flip: bool = Field(False, description="Also run the mirrored image and average")
+    rotate: Literal[0, 90, 180, 270] = Field(
+        0, description="Degrees clockwise by which the image is turned first, after EXIF orientation"
+    )
     parts: Tuple[Literal["body", "hands", "face"], ...] = Field(
         ("body",), max_length=3, description="What is looked for; hands and faces by the body that they belong to"
     )
@@ -201,7 +204,7 @@ class Job(_Strict):
 
 
 class Image(_Strict):
-    """The image as it was read: after EXIF orientation."""
+    """The image as it was looked at: after EXIF orientation, and after the job's rotate."""
 
     path: str
     width: int = Field(ge=1, lt=2**31)

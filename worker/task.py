@@ -60,6 +60,7 @@ class PoseTask(Task):
                 check_wanted(job, settings)
                 with slot.promise(job):
                     picture = slot.load_image(job.image, attempt, side_enough(job.options))
+                    picture = picture.rotated(job.options.rotate)
                     attempt.stopwatch.lap("decode")
                     found = slot.estimate(picture, job)
                 attempt.stopwatch.lap("estimate", parts=found.timings_ms)

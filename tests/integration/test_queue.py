@@ -88,6 +88,37 @@ def test_options_reach_the_estimator(client: PoseClient, desk: Path) -> None:
     assert result.overlay is None
 
 
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_camera_that_hangs_otherwise(client: PoseClient, desk: Path, degrees: int) -> None:
+    """Turned back, the image has the people of the upright one, where they are there; its picture is upright, too."""
+    upright, path = cv2.imread(str(desk / "bus.jpg")), desk / f"turned{degrees}.png"
+    cv2.imwrite(str(path), np.rot90(upright, degrees // 90))
+    cv2.imwrite(str(desk / "upright.png"), upright)
+    expected = client.submit(desk / "upright.png", overlay=False).result(PATIENCE)
+    job = client.submit(path, rotate=degrees)
+    result = job.result(PATIENCE)
+    assert (result.image.width, result.image.height) == (810, 1080)
+    one, other = expected.to_arrays()[0], result.to_arrays()[0]
+    assert len(one) == len(other) > 0
+    assert other.keypoints == pytest.approx(one.keypoints, abs=0.5, nan_ok=True)
+    drawn = cv2.imdecode(np.frombuffer(job.overlay() or b"", np.uint8), cv2.IMREAD_COLOR)
+    assert drawn.shape == upright.shape
+    assert np.abs(drawn.astype(int) - upright).mean() < 20
+
+
+def test_a_jpeg_that_is_decoded_at_half_its_size_and_rotated(client: PoseClient, desk: Path) -> None:
+    """Positions and size are those of the whole image, turned."""
+    upright = cv2.resize(cv2.imread(str(desk / "bus.jpg")), (1620, 2160))
+    cv2.imwrite(str(desk / "lying.jpg"), np.rot90(upright, 1))
+    result = client.submit(desk / "lying.jpg", rotate=90, overlay=False, target_height=200).result(PATIENCE)
+    assert (result.image.width, result.image.height) == (1620, 2160)
+    assert len(result.people) >= 1
+    for person in result.people:
+        necks = [keypoint for keypoint in person.keypoints[1:2] if keypoint]
+        assert all(700 < y < 1400 for _, y, _ in necks)
+    assert any(person.keypoints[1] for person in result.people)
+
+
 def _file(name: str, data: bytes) -> Callable[[Path], Path]:
     def make(desk: Path) -> Path:
         path = desk / name

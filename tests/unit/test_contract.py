@@ -146,6 +146,12 @@ def test_parts_that_cannot_be_found(parts: Any) -> None:
     assert parse_job("/a.jpg", {"parts": ["face", "body"]}).options.parts == ("face", "body")
 
 
+@pytest.mark.parametrize("degrees", [45, -90, 360, 90.5, "90", None, True, [90]])
+def test_turns_other_than_by_quarters_are_refused(degrees: Any) -> None:
+    with pytest.raises(InvalidRequest, match="rotate: input should be 0, 90, 180 or 270"):
+        parse_job("/a.jpg", {"rotate": degrees})
+
+
 def test_a_result_whose_parts_do_not_fit_together() -> None:
     person = {"score": 0.5, "keypoints": [[1.5, 2.5, 0.9]] * 18}
     known: Any = {"image": {"path": "/a", "width": 4, "height": 3, "format": "JPEG"}, "timings_ms": {}, "attempt": 1}

@@ -47,6 +47,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--model", help="The net, if the workers serve several.")
 @click.option("--hand", is_flag=True, help="Also find hands, if the workers have a net of them.")
 @click.option("--face", is_flag=True, help="Also find faces, likewise.")
+@click.option(
+    "--rotate", type=int, help="Turn images by 90, 180 or 270 degrees clockwise first, for cameras that hang otherwise."
+)
 @click.option("--max-people", type=int, help="Keep only the best-scored people.")
 @click.option("--min-score", type=float, help="Leave out people scored lower.  [default: 0.1]")
 @click.option("--no-overlay", is_flag=True, help="Write keypoints only.")

@@ -53,6 +53,8 @@ class Result(contract.Result):
     def draw(self, image: Any, **style: Any) -> Any:
         """Draw the people on `image`, uint8 (H, W, 3) in BGR, or a PIL image; returns the same kind, a new one.
 
+        The image must be as the net saw it: upright as EXIF has it, then turned by the job's `rotate`.
+
         Args:
             style: as :func:`worker.pose.overlay.draw_overlay`: background, alpha, thickness, render_threshold, colors.
 
@@ -69,7 +71,8 @@ class Result(contract.Result):
         if pixels.ndim != 3 or pixels.shape != (self.image.height, self.image.width, 3) or pixels.dtype != np.uint8:
             raise InvalidRequest(
                 f"The result is of an image of {self.image.width}x{self.image.height}, not of {pixels.dtype} "
-                f"{pixels.shape}; give that one, uint8 (H, W, 3), upright as EXIF has it."
+                f"{pixels.shape}; give that one, uint8 (H, W, 3), upright as EXIF has it, "
+                "and turned by the job's rotate."
             )
         people, skeleton = self.to_arrays()
         drawn = draw_overlay(np.ascontiguousarray(pixels), people, skeleton=skeleton, **style)

@@ -88,6 +88,10 @@ class LoadedImage:
         """Height in pixels."""
         return int(self.pixels.shape[0]) * self.reduced
 
+    def rotated(self, degrees: int) -> LoadedImage:
+        """This image, turned clockwise by 0, 90, 180 or 270 `degrees`."""
+        return replace(self, pixels=np.ascontiguousarray(np.rot90(self.pixels, -degrees // 90)))
+
 
 def load_image(path: str, policy: ImagePolicy) -> LoadedImage:
     """Read and decode the image at `path`; raises what :func:`read_image` and :func:`decode_image` raise."""

@@ -120,6 +120,19 @@ def test_every_exif_orientation_comes_out_upright(
     assert np.abs(centres(image.pixels) - QUARTERS).max() <= 8
 
 
+@pytest.mark.parametrize(
+    ("degrees", "order"), [(0, (0, 1, 2, 3)), (90, (2, 0, 3, 1)), (180, (3, 2, 1, 0)), (270, (1, 3, 0, 2))]
+)
+def test_rotated_clockwise_after_exif(tmp_path: Path, policy: ImagePolicy, degrees: int, order: Any) -> None:
+    exif, path = Image.Exif(), tmp_path / "picture"
+    exif[0x0112] = 3
+    Image.fromarray(np.ascontiguousarray(np.rot90(quarters(), 2))).save(path, "PNG", exif=exif)
+    image = load_image(str(path), policy).rotated(degrees)
+    assert (image.width, image.height) == ((WIDTH, HEIGHT) if degrees % 180 == 0 else (HEIGHT, WIDTH))
+    assert (centres(image.pixels) == [QUARTERS[number] for number in order]).all()
+    assert image.pixels.flags.c_contiguous
+
+
 def test_only_the_first_frame_is_looked_at_and_the_result_says_so(tmp_path: Path, policy: ImagePolicy) -> None:
     path = tmp_path / "moving.gif"
     first = Image.fromarray(quarters())

@@ -68,6 +68,14 @@ def test_the_net_sees_the_same_whichever_way_it_is_turned(orientation: int) -> N
     assert difference.mean() < 2
 
 
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_reduced_image_keeps_its_source_s_size_when_it_is_rotated(degrees: int) -> None:
+    whole, part = (decode_image(picture(1280, 960), "a.jpg", POLICY, enough) for enough in (None, 240))
+    turned = part.rotated(degrees)
+    assert turned.reduced == part.reduced == 4
+    assert (turned.width, turned.height) == (whole.rotated(degrees).width, whole.rotated(degrees).height)
+
+
 def test_what_a_job_has_a_use_for() -> None:
     assert side_enough(Options(overlay=False)) == 4 * 368
     assert side_enough(Options(overlay=False, target_height=200, scales=(1.0, 1.5))) == 4 * 300
