@@ -133,7 +133,7 @@ class Settings(BaseModel):
     )
     share_device: bool = _setting(False, "Whether several workers may use one GPU")
     inline: bool = _setting(False, "Run the net in the worker's only slot, without a net process")
-    slots: int = _setting(0, "Jobs in work at a time. 0: by cores per GPU, 2 on a CPU", ge=0, le=MAX_SLOTS)
+    slots: int = _setting(0, "Jobs in work at a time. 0: cores per GPU less two, 2 on a CPU", ge=0, le=MAX_SLOTS)
     threads: int = _setting(0, "CPU threads of the net. 0: one for each core", ge=0, le=1024)
     max_batch: int = _setting(0, "Most inputs in one pass of the net. 0: 4 on a GPU, 1 on a CPU", ge=0, le=256)
     width_step: int = _setting(

@@ -180,9 +180,11 @@ def test_a_fleet_has_a_worker_for_each_gpu_and_each_gpu_one_worker(
     fleet = start(POSE_CPU_WORKERS=2, **gpus)
     fleet.await_ready()
     assert [one["worker"].partition("@")[0] for one in fleet.reports()] == ["gpu0", "gpu1"]
-    seen = set()
+    seen, usual = set(), psutil.Process(fleet.process.pid).nice()
+    assert {process.nice() for process in fleet.family()} == {usual, min(19, usual + 5)}
     for process in fleet.family():
         if "worker.device.server" in process.cmdline():
+            assert process.nice() == usual  # and slots give way to it
             assert process.environ()["POSE_DEVICE"] == "cuda:0"
             seen.add(process.environ()["CUDA_VISIBLE_DEVICES"])
     assert seen == {f"GPU-{uuid}" for uuid in uuids}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import socket
 from typing import Dict, List, NamedTuple, Optional, Tuple, Union
@@ -12,6 +13,8 @@ from worker.engine.cores import usable_cores
 from worker.errors import SettingsError
 from worker.settings import Settings
 
+#: How PyTorch takes and keeps a GPU's memory.
+_ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 _GPU_NAME = re.compile(r"gpu(\d+)\b")
 
 
@@ -42,7 +45,11 @@ class Device(NamedTuple):
     @property
     def environment(self) -> Dict[str, str]:
         """What the process that owns it is started with."""
-        return {"CUDA_VISIBLE_DEVICES": self.gpu.uuid if self.gpu else ""}
+        if self.gpu is None:
+            return {"CUDA_VISIBLE_DEVICES": ""}
+        # PyTorch gives memory back in small pieces, so inputs of many sizes leave no gaps that nothing fits into.
+        segments = os.environ.get(_ALLOCATOR, "expandable_segments:True")
+        return {"CUDA_VISIBLE_DEVICES": self.gpu.uuid, _ALLOCATOR: segments}
 
     def __str__(self) -> str:
         return f"GPU {self.gpu}" if self.gpu else "the CPU"
@@ -128,8 +135,9 @@ def own_engine(settings: Settings, device: str) -> str:
 
 
 def own_slots(settings: Settings, device: Device) -> int:
-    """Jobs in work at a time: as set by POSE_SLOTS, else one for each core that the GPU's share has, else 2.
+    """Jobs in work at a time: as set by POSE_SLOTS, else one for each core of the GPU's share but two, else 2.
 
+    On a GPU the net process and the parent need a core each: a GPU that waits for them costs more than a slot brings.
     On a CPU the net itself fills the cores; a second slot reads and draws beside it.
     """
     if settings.inline:
@@ -138,7 +146,7 @@ def own_slots(settings: Settings, device: Device) -> int:
         return settings.slots
     if device.gpu is None:
         return 2
-    return max(2, min(32, usable_cores() // max(1, len(visible_gpus()))))
+    return max(2, min(32, usable_cores() // max(1, len(visible_gpus())) - 2))
 
 
 def own_batch(settings: Settings, device: Device) -> int:

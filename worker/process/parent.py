@@ -24,6 +24,8 @@ from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+#: By how much slots beside a GPU are nicer than the net process.
+_SLOT_NICENESS = 5
 #: Seconds between two looks at the net process and the slots: what decodes a bomb fills 2 GB in a second.
 _LOOK_S = 0.1
 #: A slot that gives no sign of life for so long is frozen; it is killed, and the pool replaces it.
@@ -100,11 +102,16 @@ class Parent:
         self._keeper.start()
 
     def in_slot(self) -> None:
-        """In a child: let go of what is the parent's alone, and take the device if the child holds the net itself."""
+        """In a child: let go of what is the parent's alone, and take the device if the child holds the net itself.
+
+        Beside a GPU, slots have less than normal priority: the GPU waits whenever the net process does.
+        """
         if self._exporter is not None:
             self._exporter.forget()
         if self.settings.inline:
             os.environ.update(self.device.environment)  # before CUDA is initialised, which is when the net is loaded
+        elif self.device.gpu is not None:
+            os.nice(_SLOT_NICENESS)
 
     def drain(self, give_back: Callable[[], object]) -> None:
         """Give the jobs in work POSE_GRACE_S seconds from the first signal to stop; then call `give_back`."""

@@ -130,7 +130,7 @@ def test_the_device_of_a_name(gpus: Callable[[str], None], name: str, variables:
     gpus("a,b,c")
     device = own_device(read_settings(variables), name)
     assert (device.gpu.uuid if device.gpu else None) == uuid
-    assert device.environment == {"CUDA_VISIBLE_DEVICES": uuid or ""}
+    assert device.environment["CUDA_VISIBLE_DEVICES"] == (uuid or "")
     assert device.torch_name == ("cuda:0" if uuid else "cpu")
 
 
@@ -204,11 +204,23 @@ def test_taken_gpus_keep_no_worker_for_the_cpu_from_starting(
     held.close()
 
 
+def test_the_memory_of_a_gpu_grows_in_pieces_unless_somebody_has_decided(
+    gpus: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus("a")
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    on_gpu = own_device(read_settings({}), "gpu0")
+    assert on_gpu.environment["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "backend:cudaMallocAsync")
+    assert on_gpu.environment["PYTORCH_CUDA_ALLOC_CONF"] == "backend:cudaMallocAsync"
+    assert own_device(read_settings({}), "cpu0").environment == {"CUDA_VISIBLE_DEVICES": ""}
+
+
 def test_what_a_device_is_good_for(gpus: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     gpus("a,b")
     monkeypatch.setattr(pin, "usable_cores", lambda: 32)
     on_gpu, on_cpu = own_device(read_settings({}), "gpu0"), own_device(read_settings({}), "cpu0")
-    assert own_slots(read_settings({}), on_gpu) == 16
+    assert own_slots(read_settings({}), on_gpu) == 14
     assert own_slots(read_settings({}), on_cpu) == 2
     assert own_slots(read_settings({"POSE_SLOTS": "5"}), on_gpu) == 5
     assert own_slots(read_settings({"POSE_SLOTS": "5", "POSE_INLINE": "1"}), on_gpu) == 1
