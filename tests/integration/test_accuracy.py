@@ -14,12 +14,14 @@ import torch
 from tests.support import ROOT
 from tests.support.agreement import agreement
 from tests.support.record_golden import GOLDEN, estimator_of, people_in
+from tests.support.textures import noise, trees
 from worker.cli.coco import LabelledImages
 from worker.contract import Person
 from worker.people import to_people
 from worker.pose.decoder import decode
 from worker.pose.estimator import EstimateOptions, Estimator
 from worker.pose.formats import coco_results
+from worker.pose.skeletons import COCO_18
 
 COCO = ROOT.parent / "shared" / "data" / "coco-mini"
 NAMES = ("astronaut.png", "bus.jpg", "zidane.jpg")
@@ -69,6 +71,30 @@ def test_the_same_people_as_were_recorded(name: str, estimator: Estimator, sampl
     assert found.keypoints[..., :2] == pytest.approx(expected.keypoints[..., :2], abs=0.5, nan_ok=True)
     assert found.keypoints[..., 2] == pytest.approx(expected.keypoints[..., 2], abs=0.01)
     assert found.scores == pytest.approx(expected.scores, abs=0.01)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 3), (2, 3)])
+@pytest.mark.parametrize("side", [184, 512])
+def test_a_crowd_has_as_many_people_as_it_has(
+    rows: int, columns: int, side: int, estimator: Estimator, samples: Path
+) -> None:
+    """Copies of one portrait side by side: nobody is split, and nobody is joined to a neighbour."""
+    portrait = cv2.resize(cv2.imread(str(samples / "astronaut.png")), (side, side), interpolation=cv2.INTER_AREA)
+    (estimate,) = estimator.estimate([np.tile(portrait, (rows, columns, 1))], EstimateOptions())
+    people = estimate.people
+    assert len(people) == rows * columns
+    tiles = {(int(y // side), int(x // side)) for x, y, _ in people.keypoints[:, COCO_18.keypoints.index("neck")]}
+    assert len(tiles) == rows * columns
+    for person in people.keypoints:  # the portrait ends at the chest: hips may be seen in the one below, not beside it
+        assert len({int(x // side) for x, _, confidence in person if confidence > 0}) == 1
+
+
+def test_nobody_is_in_noise_and_hardly_anybody_in_trees(estimator: Estimator) -> None:
+    def people(images: List[np.ndarray]) -> int:
+        return sum(len(estimate.people) for estimate in estimator.estimate(images, EstimateOptions()))
+
+    assert people([noise(seed, slope) for seed in range(6) for slope in (1.0, 1.5)]) == 0
+    assert people([trees(seed) for seed in range(12)]) <= 1
 
 
 def _agree(one: Any, other: Any, height: int) -> None:
