@@ -37,19 +37,21 @@ SETS: Tuple[Dict[str, Any], ...] = (
     {"target_height": 240},
     {"target_height": 304},
     {"target_height": 368},
-    {"target_height": 432},
     {"target_height": 496},
     {"target_height": 552},
     {"target_height": 736},
     {"max_width": 368},
+    {"refine": "once"},
+    {"refine": "twice"},
+    {"target_height": 272, "refine": "twice"},
+    {"target_height": 304, "refine": "once"},
+    {"target_height": 304, "refine": "twice"},
+    {"target_height": 256, "scales": (1.0, 1.5), "refine": "twice"},
     {"flip": True},
-    {"target_height": 552, "flip": True},
     {"scales": (1.0, 0.5)},
     {"scales": (1.0, 1.5)},
-    {"scales": (1.0, 1.5), "merge": "max"},
     {"scales": (1.0, 1.5), "flip": True},
     {"scales": (1.0, 2.0)},
-    {"scales": (1.0, 1.5, 2.0)},
     {"scales": (0.5, 1.0, 1.5, 2.0)},
     {"scales": (0.5, 1.0, 1.5, 2.0), "flip": True},
 )
@@ -77,6 +79,7 @@ class Row(NamedTuple):
             "max" if self.options.get("merge") == "max" else "",
             f"width {self.options['max_width']}" if "max_width" in self.options else "",
             "flip" if self.options.get("flip") else "",
+            f"refine {self.options['refine']}" if "refine" in self.options else "",
         ]
         chosen = " ".join(word for word in words if word)
         return f"{self.preset}: {chosen}" if self.preset else chosen

@@ -50,12 +50,12 @@ Keypoint = Optional[Tuple[float, float, float]]
 Hand = Annotated[Tuple[Keypoint, ...], Field(min_length=21, max_length=21)]
 Face = Annotated[Tuple[Keypoint, ...], Field(min_length=70, max_length=70)]
 
-#: What the presets stand for; docs/accuracy.md has their accuracy and time. `balanced` is the height that the nets were
-#: trained for; `accurate` looks at the scales that their authors test with (Cao et al., CVPR 2017).
+#: What the presets stand for; docs/accuracy.md has their accuracy and time. `balanced` takes the time of a job that
+#: names no options.
 PRESETS: Dict[str, Dict[str, Any]] = {
-    "fast": {"target_height": 240},
-    "balanced": {"target_height": 368},
-    "accurate": {"target_height": 368, "scales": (0.5, 1.0, 1.5, 2.0)},
+    "fast": {"target_height": 224, "refine": "once"},
+    "balanced": {"target_height": 288, "refine": "once"},
+    "accurate": {"target_height": 320, "scales": (1.0, 1.5), "refine": "twice"},
 }
 
 
@@ -99,6 +99,9 @@ class Options(_Strict):
     )
     merge: Literal["avg", "max"] = Field("avg", description="How the maps of several scales are merged")
     flip: bool = Field(False, description="Also run the mirrored image and average")
+    refine: Literal["off", "once", "twice"] = Field(
+        "off", description="Cut out people who are small, enlarge them and look again; twice: at two scales"
+    )
     rotate: Literal[0, 90, 180, 270] = Field(
         0, description="Degrees clockwise by which the image is turned first, after EXIF orientation"
     )

@@ -89,7 +89,7 @@ def to_estimate_options(options: Options) -> EstimateOptions:
 def side_enough(options: Options) -> Optional[int]:
     """Pixels of an image's shorter side that a job has a use for; None: all, as what is drawn or cut out needs them."""
     chosen = options.effective()
-    if chosen.overlay_options is not None or set(chosen.parts) != {"body"}:
+    if chosen.overlay_options is not None or chosen.refine != "off" or set(chosen.parts) != {"body"}:
         return None
     return max(1, round(_PIXELS_ENOUGH * chosen.target_height * max(chosen.scales)))
 

@@ -25,6 +25,13 @@ _ESTIMATION = (
     click.option("--scales", callback=_numbers, help="Factors on the height, e.g. 1,0.5.  [default: 1]"),
     click.option("--merge", type=click.Choice(["avg", "max"]), help="How maps of several scales are merged."),
     click.option("--flip/--no-flip", default=None, help="Also look at the mirrored image."),
+    click.option(
+        "--refine",
+        is_flag=False,
+        flag_value="once",
+        type=click.Choice(["off", "once", "twice"]),
+        help="Look again at people who are small: once (also without a word), or at two scales.  [default: off]",
+    ),
 )
 local = click.option("--local", is_flag=True, help="Run a Redis and a worker here for the duration.")
 timeout = click.option(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-import cv2
 import numpy as np
 
 from worker.pose.decoder import decode
 from worker.pose.geometry import Geometry, plan
+from worker.pose.maps import MergedMaps, average_mirrored
 from worker.pose.people import People
 from worker.pose.preprocess import to_input
+from worker.pose.refine import combine, plan_crops
 from worker.pose.scoring import PERSON_SCORE
 from worker.pose.skeleton import Skeleton
 from worker.pose.skeletons import COCO_18
@@ -23,6 +24,10 @@ InputsToMaps = Callable[[np.ndarray], Tuple[np.ndarray, np.ndarray]]
 #: A shape → an unwritten uint8 array of it.
 Room = Callable[[Tuple[int, ...]], np.ndarray]
 anywhere: Room = partial(np.empty, dtype=np.uint8)
+#: The scales at which crops are looked at, as factors on the target height.
+REFINE_SCALES: Dict[str, Tuple[float, ...]] = {"once": (0.75,), "twice": (1.1, 0.6)}
+#: Most people of an image who are looked at again, the best first.
+MOST_CROPS = 32
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class EstimateOptions:
         scales: factors on target_height; the maps of several are merged.
         merge: ``avg`` or ``max``.
         flip: also look at the mirrored image, and average.
+        refine: whether people who are small in the input are cut out, enlarged and looked at again: ``off``, ``once``,
+            or ``twice``, which is at two scales.
         max_width: cap on the width of the net's input, in pixels.
         max_people: keep only the best-scored.
         min_score: leave out people scored lower; below PERSON_SCORE, fragments of people are given too.
@@ -44,6 +51,7 @@ class EstimateOptions:
     scales: Tuple[float, ...] = (1.0,)
     merge: str = "avg"
     flip: bool = False
+    refine: str = "off"
     max_width: Optional[int] = None
     max_people: Optional[int] = None
     min_score: float = PERSON_SCORE
@@ -51,33 +59,12 @@ class EstimateOptions:
 
 
 @dataclass(frozen=True)
-class MergedMaps:
-    """The maps of one image, merged over scales and the mirrored image, on the grid of the first scale.
+class _Look:
+    """What the net sees in one image, and the milliseconds that it took."""
 
-    Attributes:
-        heatmaps: float32 (K + 1, h, w): one for each keypoint, and the background.
-        pafs: float32 (2 L, h, w): x and y of each limb's part affinity field.
-        geometry: how the maps' cells lie in the image.
-        count: scales that were merged.
-    """
-
-    heatmaps: np.ndarray
-    pafs: np.ndarray
-    geometry: Geometry
-    count: int = 1
-
-    @classmethod
-    def of(
-        cls, before: Optional[MergedMaps], maps: Tuple[np.ndarray, np.ndarray], geometry: Geometry, how: str
-    ) -> MergedMaps:
-        """`before`, if there is one, merged with the `maps` of one more scale; `how` is ``avg`` or ``max``."""
-        if before is None:
-            return cls(maps[0], maps[1], geometry)
-        heatmaps, pafs = (
-            _join(old, _regrid(new, geometry, before.geometry, old.shape), before.count, how)
-            for old, new in zip((before.heatmaps, before.pafs), maps)
-        )
-        return cls(heatmaps, pafs, before.geometry, before.count + 1)
+    maps: MergedMaps
+    preprocess_ms: float
+    net_ms: float
 
 
 @dataclass(frozen=True)
@@ -102,6 +89,7 @@ class Estimator:
         offset: how far right of and below the truth the net's answers lie, in pixels of the input.
         skeleton: what the net finds of a person.
         room: makes the arrays that inputs are written to, where the net can take them from; any memory if not given.
+        at_once: most crops in one pass.
     """
 
     net: InputsToMaps
@@ -110,20 +98,43 @@ class Estimator:
     offset: Tuple[float, float] = (0.0, 0.0)
     skeleton: Skeleton = COCO_18
     room: Room = anywhere
+    at_once: int = 1
 
-    def estimate(self, images: Sequence[np.ndarray], options: EstimateOptions, reduced: int = 1) -> List[Estimate]:
+    def estimate(
+        self,
+        images: Sequence[np.ndarray],
+        options: EstimateOptions,
+        reduced: int = 1,
+        most_pixels: Optional[int] = None,
+    ) -> List[Estimate]:
         """Find the people in each image; images of equal input size share one pass of the net.
 
         Args:
             images: uint8 (H, W, 3), BGR, of any sizes.
             reduced: how many times larger their sources are, in whose pixels people are given.
+            most_pixels: pixels that the net may be given for crops of an image; None: any.
 
         Raises:
-            ValueError: an image has another shape or type.
+            ValueError: an image has another shape or type, or is reduced and to be refined.
         """
         for image in images:
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
                 raise ValueError(f"expected an image uint8 (H,W,3), got {image.dtype} {image.shape}")
+        second = options.refine != "off"
+        if second and reduced != 1:
+            raise ValueError("a reduced image lacks the pixels that a second look needs")
+        # Who is scored low at first may be scored higher at second sight.
+        least = min(options.min_score, PERSON_SCORE) if second else options.min_score
+        estimates = [self._decode(look, least) for look in self._looks(images, options, reduced)]
+        if second:
+            estimates = [self._refined(*pair, options, most_pixels) for pair in zip(images, estimates)]
+        return [
+            replace(one, people=one.people.best(options.max_people), maps=one.maps if options.keep_maps else None)
+            for one in estimates
+        ]
+
+    def _looks(self, images: Sequence[np.ndarray], options: EstimateOptions, reduced: int = 1) -> List[_Look]:
+        """What the net sees in each image, at all scales."""
         merged: List[Optional[MergedMaps]] = [None] * len(images)
         preprocess_ms, net_ms = [0.0] * len(images), [0.0] * len(images)
         # The largest scale first: its grid is the one on which the others are merged.
@@ -141,11 +152,45 @@ class Estimator:
                     preprocess_ms[i] += spent
                     net_ms[i] += shared
                     merged[i] = MergedMaps.of(merged[i], one, geometries[i], options.merge)
-        return [
-            self._decode(merge, options, preprocess_ms[i], net_ms[i])
-            for i, merge in enumerate(merged)
-            if merge is not None
-        ]
+        return [_Look(maps, preprocess_ms[i], net_ms[i]) for i, maps in enumerate(merged) if maps is not None]
+
+    def _refined(
+        self, image: np.ndarray, first: Estimate, options: EstimateOptions, most_pixels: Optional[int]
+    ) -> Estimate:
+        """`first` after a second look at its people."""
+        assert first.maps is not None
+        height, width = image.shape[:2]
+        scales, side = REFINE_SCALES[options.refine], options.target_height
+        chosen = replace(options, scales=scales, max_width=side)
+        scale = first.maps.geometry.scale / max(options.scales)
+        wanted = plan_crops(first.people, height, width, scale, side)
+        crops = wanted[:MOST_CROPS]
+        if most_pixels is not None:
+            spent = np.cumsum([self.net_pixels(crop.height, crop.width, chosen) for crop in crops])
+            crops = crops[: np.searchsorted(spent, most_pixels, "right")]
+        looks: List[_Look] = []
+        for some in (crops[i : i + self.at_once] for i in range(0, len(crops), self.at_once)):
+            looks += self._looks([crop.cut(image, self.pad_value) for crop in some], chosen)
+        start = time.perf_counter()
+        found = []
+        for crop, look in zip(crops, looks):
+            maps = look.maps.with_part_of(first.maps, crop.left, crop.top, options.merge)
+            people, _ = decode(maps.heatmaps, maps.pafs, maps.geometry, self.skeleton)
+            found.append(crop.to_image(people, height, width))
+        people = combine(first.people, crops, found, np.asarray(self.skeleton.sigmas)).scored(options.min_score)
+        spent_ms = {
+            "preprocess": sum(look.preprocess_ms for look in looks),
+            "net": sum(look.net_ms for look in looks),
+            "associate": (time.perf_counter() - start) * 1000,
+        }
+        left = len(wanted) - len(crops)
+        warnings = (f"{left} people were not looked at again: there are too many for one job",) if left else ()
+        return replace(
+            first,
+            people=people,
+            timings_ms={stage: ms + spent_ms[stage] for stage, ms in first.timings_ms.items()},
+            warnings=(*first.warnings, *warnings),
+        )
 
     def net_pixels(self, height: int, width: int, options: EstimateOptions) -> int:
         """Pixels of all inputs, mirrored ones too, that the net is given for an image of `height` × `width` pixels.
@@ -186,61 +231,16 @@ class Estimator:
                 mirrored[i, :, : at.net_width] = inputs[i, :, : at.net_width][:, ::-1]
             other = self.net(mirrored)
             for i, at in enumerate(geometries):
-                _average_mirrored(heatmaps[i], pafs[i], other[0][i], other[1][i], at, self.skeleton)
+                average_mirrored(heatmaps[i], pafs[i], other[0][i], other[1][i], at, self.skeleton)
         return list(zip(heatmaps, pafs))
 
-    def _decode(self, merge: MergedMaps, options: EstimateOptions, preprocess_ms: float, net_ms: float) -> Estimate:
+    def _decode(self, look: _Look, min_score: float) -> Estimate:
         start = time.perf_counter()
-        people, warnings = decode(
-            merge.heatmaps, merge.pafs, merge.geometry, self.skeleton, min_score=options.min_score
-        )
-        people = people.best(options.max_people)
+        maps = look.maps
+        people, warnings = decode(maps.heatmaps, maps.pafs, maps.geometry, self.skeleton, min_score=min_score)
         associate_ms = (time.perf_counter() - start) * 1000
-        timings = {"preprocess": preprocess_ms, "net": net_ms, "associate": associate_ms}
-        return Estimate(people, self.skeleton, timings, warnings, merge if options.keep_maps else None)
-
-
-def _join(old: np.ndarray, new: np.ndarray, count: int, how: str) -> np.ndarray:
-    """The running average, or of each value the one that is farther from 0."""
-    if how == "max":
-        return np.where(np.abs(new) > np.abs(old), new, old)
-    return (old * count + new) / np.float32(count + 1)
-
-
-def _regrid(maps: np.ndarray, source: Geometry, target: Geometry, shape: Tuple[int, ...]) -> np.ndarray:
-    """Maps (c, h, w) of `source` resampled (bicubic) onto the grid of `target`."""
-    ratio_x, ratio_y = source.map_width / target.map_width, source.map_height / target.map_height
-    # The net's error is as many cells in either.
-    error_x, error_y = source.offset[0] / source.stride, source.offset[1] / source.stride
-    columns = ((np.arange(shape[2]) - error_x + 0.5) * ratio_x - 0.5 + error_x).astype(np.float32)
-    rows = ((np.arange(shape[1]) - error_y + 0.5) * ratio_y - 0.5 + error_y).astype(np.float32)
-    at_x, at_y = np.meshgrid(columns, rows)
-    return np.stack([cv2.remap(one, at_x, at_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) for one in maps])
-
-
-def _average_mirrored(
-    heatmaps: np.ndarray,
-    pafs: np.ndarray,
-    other_heatmaps: np.ndarray,
-    other_pafs: np.ndarray,
-    geometry: Geometry,
-    skeleton: Skeleton,
-) -> None:
-    """Average maps with those of the mirrored image, in place: left becomes right, and x components change sign."""
-    # The mirror axis is the image's middle, which need not be between two cells; the net errs to the right in both.
-    error = geometry.offset[0] / geometry.stride
-    columns = (geometry.map_width - 1 - np.arange(heatmaps.shape[2]) + 2 * error).astype(np.float32)
-    rows = np.arange(heatmaps.shape[1], dtype=np.float32)
-    at_x, at_y = np.meshgrid(columns, rows)
-
-    def back(one: np.ndarray) -> np.ndarray:
-        return cv2.remap(one, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
-    for part, source in enumerate([*skeleton.mirrored, len(skeleton.mirrored)]):  # the background comes last
-        heatmaps[part] = (heatmaps[part] + back(other_heatmaps[source])) / 2
-    for channel, (source, sign) in skeleton.mirrored_fields.items():
-        pafs[channel] = (pafs[channel] - sign * back(other_pafs[source])) / 2
-        pafs[channel + 1] = (pafs[channel + 1] + sign * back(other_pafs[source + 1])) / 2
+        timings = {"preprocess": look.preprocess_ms, "net": look.net_ms, "associate": associate_ms}
+        return Estimate(people, self.skeleton, timings, warnings, maps)
 
 
 def _by_shape(geometries: Sequence[Geometry]) -> List[List[int]]:

@@ -56,3 +56,8 @@ class People:
         """The first `count`; None: all."""
         parts = {name: joints[:count] for name, joints in self.parts.items()}
         return People(self.keypoints[:count], self.scores[:count], parts)
+
+    def scored(self, least: float) -> People:
+        """Those who are scored `least` or better."""
+        kept = self.scores >= np.float32(least)
+        return People(self.keypoints[kept], self.scores[kept], {name: one[kept] for name, one in self.parts.items()})

@@ -11,7 +11,10 @@ from worker.pose.geometry import Geometry
 
 
 def to_input(image: np.ndarray, geometry: Geometry, pad_value: int, out: Optional[np.ndarray] = None) -> np.ndarray:
-    """Scale (bicubic) and pad right and bottom.
+    """Scale and pad right and bottom.
+
+    Each pixel of a smaller image is the mean of those that it covers; a larger one is interpolated linearly. Both were
+    better than cubic and Lanczos kernels by AP, at all heights.
 
     Args:
         image: uint8 (H, W, 3), BGR: the source, or all of it at a fraction of its size.
@@ -28,11 +31,12 @@ def to_input(image: np.ndarray, geometry: Geometry, pad_value: int, out: Optiona
     out[geometry.net_height :] = pad_value
     out[:, geometry.net_width :] = pad_value
     size = (geometry.net_width, geometry.net_height)
+    scale = geometry.scale * geometry.source_height / len(image)
+    kernel = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     if 1 in size:
-        made = cv2.resize(image, size, scaled, interpolation=cv2.INTER_CUBIC)
+        made = cv2.resize(image, size, scaled, interpolation=kernel)
     else:  # given the size, OpenCV would sample at a slightly different scale along a side that is not whole
-        scale = geometry.scale * geometry.source_height / len(image)
-        made = cv2.resize(image, None, scaled, scale, scale, interpolation=cv2.INTER_CUBIC)
+        made = cv2.resize(image, None, scaled, scale, scale, interpolation=kernel)
     if not np.shares_memory(made, scaled):  # OpenCV has found that it cannot write there
         scaled[...] = made
     return out

@@ -145,7 +145,7 @@ class Slot:
                 f"The job asks the net for {pixels} pixels of an image of {picture.width}x{picture.height}, more than "
                 f"{most}; lower target_height, scales or max_width, or raise POSE_MAX_NET_PIXELS."
             )
-        found = estimator.estimate([picture.pixels], options, picture.reduced)[0]
+        found = estimator.estimate([picture.pixels], options, picture.reduced, most - pixels)[0]
         wanted = [part for part in job.options.parts if part != "body"]
         return self._with_parts(found, picture, wanted, most - pixels) if wanted else found
 
@@ -284,6 +284,7 @@ class Slot:
                     offset=manifest.heatmaps.offset,
                     skeleton=skeleton_of(manifest.name, manifest.skeleton, manifest.channels),
                     room=remote.empty if remote else anywhere,
+                    at_once=self._batch,
                 ),
                 remote,
             )

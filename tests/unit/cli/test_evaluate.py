@@ -177,7 +177,7 @@ def test_the_people_found_are_the_people_scored(samples: Path, thin_net: Path, t
     labels = {}
     for name in names:
         shutil.copy(samples / name, tmp_path / name)
-        (found,) = estimator.estimate([cv2.imread(str(tmp_path / name))], EstimateOptions(target_height=240))
+        (found,) = estimator.estimate([cv2.imread(str(tmp_path / name))], to_estimate_options(Options(preset="fast")))
         labels[name] = [np.reshape(entry["keypoints"], (17, 3)) for entry in coco_results(found.people, 0)]
     net.close()
     folder = tmp_path / "images"

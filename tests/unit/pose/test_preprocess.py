@@ -10,16 +10,17 @@ from worker.pose.geometry import plan
 from worker.pose.preprocess import to_input
 
 
-def test_scaled_with_the_exact_factor_and_padded_right_and_bottom() -> None:
+@pytest.mark.parametrize(("height", "kernel"), [(180, cv2.INTER_AREA), (500, cv2.INTER_LINEAR)])
+def test_scaled_with_the_exact_factor_and_padded_right_and_bottom(height: int, kernel: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (427, 641, 3), np.uint8)
-    at = plan(427, 641, target_height=180, stride=8)
+    at = plan(427, 641, target_height=height, stride=8)
     frame = to_input(image, at, pad_value=7)
-    expected = cv2.resize(image, None, fx=180 / 427, fy=180 / 427, interpolation=cv2.INTER_CUBIC)
-    assert frame.shape == (184, 272, 3)
-    assert expected.shape == (180, 270, 3)
-    assert np.array_equal(frame[:180, :270], expected)
-    assert (frame[180:] == 7).all()
-    assert (frame[:, 270:] == 7).all()
+    expected = cv2.resize(image, None, fx=height / 427, fy=height / 427, interpolation=kernel)
+    assert frame.shape == (at.padded_height, at.padded_width, 3)
+    assert expected.shape[0] == height
+    assert np.array_equal(frame[:height, : expected.shape[1]], expected)
+    assert (frame[height:] == 7).all()
+    assert (frame[:, expected.shape[1] :] == 7).all()
 
 
 def test_an_image_that_fits_is_left_as_it_is() -> None:
