@@ -30,7 +30,7 @@ DATA, UPLOAD = "data:", "upload:"
 MAX_DATA_CHARS = 1 << 24
 
 #: Most pixels of the net's inputs, all scales and the mirrored image together, as they would be of a square image:
-#: twice those of target_height 2048, five times those of `accurate` with flip. Such a job takes 12 s on two CPU cores.
+#: twice those of target_height 2048, fifteen times those of `accurate` with flip. It takes 12 s on two CPU cores.
 MAX_OPTIONS_PIXELS = 10_000_000
 
 #: What a skeleton and its keypoints may be called: it becomes part of pages and of tables.
