@@ -119,6 +119,19 @@ def test_a_jpeg_that_is_decoded_at_half_its_size_and_rotated(client: PoseClient,
     assert any(person.keypoints[1] for person in result.people)
 
 
+def test_people_who_are_far_away_are_looked_at_again(client: PoseClient, desk: Path) -> None:
+    """They are small in a large JPEG; without a second look at all of its pixels, fewer or none are found."""
+    street = cv2.resize(cv2.imread(str(desk / "bus.jpg")), (450, 600), interpolation=cv2.INTER_AREA)
+    large = cv2.copyMakeBorder(street, 900, 500, 1500, 1000, cv2.BORDER_REFLECT)
+    large[:900] = large[1500:] = 90
+    cv2.imwrite(str(desk / "far.jpg"), large)
+    once = client.submit(desk / "far.jpg", overlay=False).result(PATIENCE)
+    result = client.submit(desk / "far.jpg", overlay=False, refine="twice").result(PATIENCE)
+    scores = [[person.score for person in each.people] for each in (once, result)]
+    assert len(scores[1]) >= len(scores[0]) > 0
+    assert scores[1][0] > scores[0][0]
+
+
 def _file(name: str, data: bytes) -> Callable[[Path], Path]:
     def make(desk: Path) -> Path:
         path = desk / name

@@ -69,13 +69,19 @@ class _Look:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The people in one image, milliseconds by stage, and what is worth knowing of how they were found."""
+    """The people in one image, milliseconds by stage, and what is worth knowing of how they were found.
+
+    Attributes:
+        maps: those that the people were read from, at first.
+        crop_pixels: pixels that the net was given for a second look.
+    """
 
     people: People
     skeleton: Skeleton
     timings_ms: Dict[str, float]
     warnings: Tuple[str, ...]
     maps: Optional[MergedMaps] = None
+    crop_pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -165,9 +171,11 @@ class Estimator:
         scale = first.maps.geometry.scale / max(options.scales)
         wanted = plan_crops(first.people, height, width, scale, side)
         crops = wanted[:MOST_CROPS]
+        pixels = np.cumsum([0, *(self.net_pixels(crop.height, crop.width, chosen) for crop in crops)])
         if most_pixels is not None:
-            spent = np.cumsum([self.net_pixels(crop.height, crop.width, chosen) for crop in crops])
-            crops = crops[: np.searchsorted(spent, most_pixels, "right")]
+            pixels = pixels[: max(1, np.searchsorted(pixels, most_pixels, "right"))]
+        # By shape, so that crops of one shape share passes.
+        crops = sorted(crops[: len(pixels) - 1], key=lambda crop: crop.width / crop.height)
         looks: List[_Look] = []
         for some in (crops[i : i + self.at_once] for i in range(0, len(crops), self.at_once)):
             looks += self._looks([crop.cut(image, self.pad_value) for crop in some], chosen)
@@ -190,6 +198,7 @@ class Estimator:
             people=people,
             timings_ms={stage: ms + spent_ms[stage] for stage, ms in first.timings_ms.items()},
             warnings=(*first.warnings, *warnings),
+            crop_pixels=int(pixels[-1]),
         )
 
     def net_pixels(self, height: int, width: int, options: EstimateOptions) -> int:

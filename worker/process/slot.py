@@ -147,7 +147,7 @@ class Slot:
             )
         found = estimator.estimate([picture.pixels], options, picture.reduced, most - pixels)[0]
         wanted = [part for part in job.options.parts if part != "body"]
-        return self._with_parts(found, picture, wanted, most - pixels) if wanted else found
+        return self._with_parts(found, picture, wanted, most - pixels - found.crop_pixels) if wanted else found
 
     def _with_parts(self, found: Estimate, picture: LoadedImage, wanted: Sequence[str], pixels: int) -> Estimate:
         """`found` with the people's hands or faces, for which the nets may be given so many `pixels`."""

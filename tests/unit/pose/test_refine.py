@@ -73,6 +73,14 @@ def test_who_is_large_is_not_looked_at_again(white_box_net: Any) -> None:
     assert len(net.shapes) == 1
 
 
+def test_what_crops_cost_is_counted(white_box_net: Any) -> None:
+    net = _Watched(white_box_net)
+    (estimate,) = Estimator(net).estimate([_image(SMALL)], replace(TWICE, flip=True))
+    spent = [shape[0] * shape[1] * shape[2] for shape in net.shapes]
+    assert len(spent) == 6
+    assert estimate.crop_pixels == sum(spent[2:])
+
+
 def test_without_pixels_left_the_first_look_stands_and_a_warning_says_so(white_box_net: Any) -> None:
     estimator = Estimator(white_box_net)
     (plain,) = estimator.estimate([_image(SMALL)], replace(ONCE, refine="off"))
