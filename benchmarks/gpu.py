@@ -1,264 +1,184 @@
-"""Everything that is worth measuring on a GPU machine, in one call, and the tests that need a GPU.
+"""Everything that is worth measuring on a GPU machine, in one call of under nine minutes, after the tests for GPUs.
 
     make gpu-bench      (or: python -m benchmarks.gpu [--dry] [--skip-tests])
 
-The CMU COCO net, with weights from a seed, at 368×656 in fp16: the device's own rate of multiplying matrices; images a
-second of the net alone, of the net with its transfers, of the estimator, and through the queue with JPEGs of 640×480;
-peak device memory; each beside what is to be reached. `--dry` runs the same code on a CPU, on tiny sizes, for its own
-sake: its figures mean nothing.
+In fp16, at 368×656: the device's own rates of multiplying matrices and of copying; the CMU COCO net, with weights from
+a seed, and the default net, alone and with their transfers; the estimator; the queue with JPEGs of 640×480 and of
+COCO's sizes, with people in them; other runtimes, where there are any. What is to be reached stands at the end. `--dry`
+runs the same code on a CPU, on tiny sizes, for its own sake: its figures mean nothing.
+
+Tests run file by file, and each part in a process of its own, with a limit: what fails or hangs takes nothing with it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
-import cv2
-import numpy as np
 import torch
 
-from benchmarks.stand import ROOT, one_worker, photograph, through
-from models.inspect import inspect
-from tests.support.cases import write_random
-from worker.cli.local import embedded_redis
+from benchmarks.gpu_net import Figures, estimator, foreign, nets, rates
+from benchmarks.gpu_plan import DRY, GPU, Plan
+from benchmarks.gpu_queue import queue
+from benchmarks.stand import ROOT
+from worker.children import start_child, stop_child
 from worker.device.gpus import memory, visible_gpus
-from worker.device.pin import Device, own_batch
-from worker.engine import load
-from worker.engine.net import empty_maps
-from worker.observe.heartbeat import read_heartbeats
-from worker.pose.estimator import EstimateOptions, Estimator
-from worker.settings import read_settings
+
+#: What is to be reached: share of the matrix rate, images a second through the queue with one shape and with COCO's
+#: mix, bytes of device memory.
+SHARE, QUEUE, MIX, MEMORY = 0.5, 300.0, 240.0, 0.6e9
+#: Seconds that everything may take, and one file of the tests.
+BUDGET_S, TESTS_S = 530.0, 90.0
+FIGURES = "figures.json"
 
 
-class Plan(NamedTuple):
-    """What is measured: on a GPU, or dry."""
+class Part(NamedTuple):
+    """One part of the benchmark, run by itself: `run` prints, and returns what others need; `limit_s`: seconds."""
 
-    device: str
-    precision: str
-    net: str
-    size: Tuple[int, int]
-    batches: Tuple[int, ...]
-    passes: int
-    matrix: int
-    jobs: int
+    run: Callable[..., Figures]
+    limit_s: float
+    words: Tuple[str, ...] = ()
 
 
-GPU = Plan("cuda:0", "fp16", "cmu_coco", (368, 656), (1, 2, 4, 8, 16), 20, 8192, 3000)
-DRY = Plan("cpu", "fp32", "mobilenet_thin", (64, 96), (1, 2), 2, 256, 8)
-
-#: What is to be reached: share of the matrix rate, images a second through the queue, bytes of device memory.
-SHARE, QUEUE, MEMORY = 0.5, 300.0, 0.6e9
-
-
-class Row(NamedTuple):
-    """The net at one batch size: images a second of it alone and with its transfers, TFLOP/s alone, bytes at peak."""
-
-    batch: int
-    alone: float
-    filled: float
-    tflops: float
-    peak: int
-
-
-def seconds(run: Callable[[], Any], passes: int, device: str) -> float:
-    """Seconds that one of `passes` takes, after three that are not counted."""
-    for _ in range(3):
-        run()
-    _finish(device)
-    start = time.perf_counter()
-    for _ in range(passes):
-        run()
-    _finish(device)
-    return (time.perf_counter() - start) / passes
-
-
-def _finish(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
-
-
-def matrix_rate(plan: Plan) -> float:
-    """TFLOP/s of multiplying two square matrices: what the device really does, at the clocks that it has."""
-    dtype = torch.float32 if plan.device == "cpu" else torch.float16
-    one, other = (torch.randn(plan.matrix, plan.matrix, device=plan.device, dtype=dtype) for _ in range(2))
-    spent = min(seconds(lambda: one @ other, plan.passes, plan.device) for _ in range(3))
-    return float(2 * plan.matrix**3 / spent / 1e12)
-
-
-def net_rows(plan: Plan, directory: Path, mode: str) -> List[Row]:
-    """The net at every batch size, with POSE_COMPILE as `mode`."""
-    flop = sum(step.flop for step in inspect(plan.net, directory.parent, plan.size).running)
-    rows = []
-    for batch in plan.batches:
-        net: Any = load(directory, device=plan.device, precision=plan.precision, compile=mode)
-        frames = np.random.default_rng(0).integers(0, 256, (batch, *plan.size, 3), np.uint8)
-        pieces = [frames[i : i + 1] for i in range(batch)]
-        maps = [empty_maps(net.manifest, 1, plan.size) for _ in range(batch)]
-        _forget_peak(plan.device)
-        with torch.inference_mode():
-            ready = net._normalised(pieces)
-            alone = batch / seconds(lambda ready=ready, net=net: net._module(ready), plan.passes, plan.device)
-        filled = batch / seconds(lambda net=net, p=pieces, m=maps: net.fill(p, m), plan.passes, plan.device)
-        rows.append(Row(batch, alone, filled, alone * flop / 1e12, _peak(plan.device)))
-        net.close()
-        del net, ready
-    return rows
-
-
-def _forget_peak(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak(device: str) -> int:
-    """Most bytes that the process has taken from the device since its count was reset, beside CUDA's own."""
-    return int(torch.cuda.max_memory_reserved()) if device != "cpu" else 0
-
-
-def estimator_rate(plan: Plan, directory: Path, image: np.ndarray, batch: int) -> float:
-    """Images a second of one process that does nothing but estimate, without files and queue."""
-    net = load(directory, device=plan.device, precision=plan.precision)
-    manifest = net.manifest
-    stride, offset = manifest.input.stride, manifest.heatmaps.offset
-    estimator = Estimator(net, stride=stride, pad_value=manifest.input.pad_value, offset=offset)
-    options = EstimateOptions(target_height=plan.size[0])
-    rate = batch / seconds(lambda: estimator.estimate([image] * batch, options), plan.passes, plan.device)
-    net.close()
-    return rate
-
-
-class Queue(NamedTuple):
-    """Images a second through the queue with pictures and without, frames a pass, and bytes of the device that are in
-    use, CUDA's own included."""
-
-    drawn: float
-    plain: float
-    frames: float
-    used: Optional[int]
-
-
-def queue(plan: Plan, directory: Path, folder: Path) -> Queue:
-    """One worker as it is started by default, fed by one client; decoding and drawing are in it."""
-    variables = {
-        "POSE_MODELS_DIR": directory.parent,
-        "POSE_MODEL": directory.name,
-        "POSE_DEVICE": plan.device,
-        "POSE_PRECISION": plan.precision,
-        "POSE_WARM_SIZES": "368x496" if plan.device != "cpu" else f"{plan.size[0]}x{plan.size[1]}",
+def parts(plan: Plan) -> Dict[str, Part]:
+    """The parts by name, in their order: what matters comes first, for time may run out."""
+    first, *others = plan.queued
+    return {
+        "rates": Part(rates, 40),
+        "nets": Part(nets, 120),
+        f"queue {first}": Part(queue, 100, (first,)),
+        "estimator": Part(estimator, 40),
+        **{f"queue {name}": Part(queue, 90, (name,)) for name in others},
+        "foreign": Part(foreign, 150),
     }
-    image = photograph(folder)
-    with embedded_redis() as url, one_worker(url, folder, name="bench", **variables) as (workers, client):
-        rates = []
-        for wanted in ({}, {"overlay": False}):
-            options = {**wanted, "target_height": plan.size[0]}
-            through(client, [image] * min(200, plan.jobs), options)
-            rates.append(plan.jobs / through(client, [image] * plan.jobs, options))
-        time.sleep(1.5)  # until the next heartbeat
-        [report] = read_heartbeats(workers.beats)
-    frames = report["net"]["frames"] / max(1, report["net"]["batches"])
-    return Queue(rates[0], rates[1], frames, report["memory_used"])
 
 
-def prepared(name: str, folder: Path) -> Path:
-    """The net `name` in `folder`; the CMU net with weights from a seed, whose maps show nobody."""
-    directory = folder / name
-    if name != "cmu_coco":
-        directory.symlink_to(ROOT / "models" / name)
-        return directory
-    return write_random(name, directory, empty=True)
+def measure(names: List[str], words: List[str], folder: Path, deadline: float, limits: Dict[str, float]) -> List[str]:
+    """Run the parts `names`, each in a process of its own, until the `deadline`, by time.monotonic().
+
+    Args:
+        words: of the command line, for each.
+        limits: seconds of each part.
+
+    Returns:
+        A sentence for each part that did not end well.
+    """
+    faults = []
+    for name in names:
+        left = deadline - time.monotonic()
+        if left < 5:
+            faults.append(f"{name}: left out, for the time was up")
+            continue
+        print(f"\n-- {name}", flush=True)
+        child = start_child([sys.executable, "-m", "benchmarks.gpu", "--part", name, str(folder), *words], cwd=ROOT)
+        limit = min(left, limits[name])
+        try:
+            status = child.wait(limit)
+        except subprocess.TimeoutExpired:
+            faults.append(f"{name}: ended after {limit:.0f} s, its limit")
+            stop_child(child, grace_s=0)
+        else:
+            if status:
+                faults.append(f"{name}: ended with status {status}; what it said stands above")
+    return faults
 
 
-def show(title: str, rows: List[Row], matrices: float) -> None:
-    """Print the net's table."""
-    print(f"\n{title}\n{'batch':>6}{'net alone/s':>13}{'and copies/s':>14}{'TFLOP/s':>9}{'share':>7}{'peak MB':>9}")
-    for row in rows:
-        share = row.tflops / matrices
-        print(
-            f"{row.batch:>6}{row.alone:>13.1f}{row.filled:>14.1f}{row.tflops:>9.2f}{share:>7.2f}{row.peak / 1e6:>9.0f}"
-        )
+def known(folder: Path) -> Figures:
+    """What the parts so far have found."""
+    path = folder / FIGURES
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
-def reached(share: float, rate: float, peak: int) -> List[str]:
+def reached(figures: Figures) -> List[str]:
     """What was to be reached beside what was, each with a ratio of which 1 and more is good."""
-    figures = (
-        (f"share of the matrix rate {share:.2f}, to reach {SHARE}", share / SHARE),
-        (f"images/s through the queue {rate:.0f}, to reach {QUEUE:.0f}", rate / QUEUE),
-        (f"device memory {peak / 1e9:.2f} GB, to reach {MEMORY / 1e9} or less", MEMORY / peak if peak else 0.0),
+    wanted = (
+        ("share", f"share of the matrix rate {{:.2f}}, to reach {SHARE}", lambda share: share / SHARE),
+        ("one", f"images/s through the queue {{:.0f}}, to reach {QUEUE:.0f}", lambda rate: rate / QUEUE),
+        ("mixed", f"images/s of mixed shapes {{:.0f}}, to reach {MIX:.0f}", lambda rate: rate / MIX),
+        (
+            "peak",
+            f"bytes by the allocator {{:.3g}}, to reach {MEMORY:.3g} or less",
+            lambda peak: MEMORY / peak if peak else 0.0,
+        ),
     )
-    return [f"{'✓' if ratio >= 1 else '✗'} {title}: ratio {ratio:.2f}" for title, ratio in figures]
+    lines = []
+    for name, title, ratio in wanted:
+        if name not in figures:
+            lines.append(f"? {name}: not measured")
+            continue
+        value = ratio(figures[name])
+        lines.append(f"{'✓' if value >= 1 else '✗'} {title.format(figures[name])}: ratio {value:.2f}")
+    return lines
 
 
-def measure(plan: Plan, folder: Path) -> None:
-    """Measure and print everything."""
-    default = own_batch(read_settings({}), Device(next(iter(visible_gpus()), None)))
-    matrices = matrix_rate(plan)
-    print(f"matrices of {plan.matrix}x{plan.matrix} in {plan.precision}: {matrices:.2f} TFLOP/s")
-    directory = prepared(plan.net, folder)
-    best, peak = 0.0, 0
-    for mode in ("off", "graph"):
-        rows = net_rows(plan, directory, mode)
-        show(f"{plan.net} at {plan.size[0]}x{plan.size[1]}, {plan.precision}, POSE_COMPILE={mode}", rows, matrices)
-        best = max(best, max(row.tflops for row in rows) / matrices)
-        if mode == "off":
-            peak = max(row.peak for row in rows if row.batch <= default)
-    image = cv2.imread(str(photograph(folder)))
-    for batch in (1, default):
-        print(f"estimator, {batch} images of 640x480 at a time: {estimator_rate(plan, directory, image, batch):.1f}/s")
-    rate = 0.0
-    for name in dict.fromkeys((plan.net, "mobilenet_thin")):
-        chosen = directory if name == plan.net else prepared(name, folder)
-        found = queue(plan, chosen, folder)
-        used = "" if found.used is None else f"; {found.used / 1e9:.2f} GB of the device in use, CUDA's own included"
-        print(
-            f"queue, {name}: {found.drawn:.1f}/s with a picture, {found.plain:.1f}/s with keypoints only, "
-            f"{found.frames:.1f} frames a pass{used}",
-            flush=True,
-        )
-        rate = rate or found.drawn
-    print(f"\ndevice memory is what the net takes at the default batch of up to {default}, without CUDA's own")
-    print("\n".join(reached(best, rate, peak)))
+def tested(deadline: float) -> List[str]:
+    """Run the tests that need a GPU, each file by itself: one that cannot be imported takes no other with it.
+
+    Returns:
+        A sentence for each file that did not pass.
+    """
+    faults = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if "pytest.mark.gpu" not in path.read_text():
+            continue
+        file = str(path.relative_to(ROOT))
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", file]
+        child = start_child(command, cwd=ROOT)
+        try:
+            status = child.wait(max(1.0, min(TESTS_S, deadline - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            stop_child(child, grace_s=0)
+            faults.append(f"{file}: ended after {TESTS_S:.0f} s, its limit")
+        else:
+            if status:
+                faults.append(f"{file}: ended with status {status}")
+    return faults
 
 
 def main() -> int:
-    """Test, measure, print. Returns the exit status: that of the tests."""
+    """Test, measure, print. Returns the exit status: 1 if a test or a part has failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dry", action="store_true", help="without a GPU, on tiny sizes: only to see that it runs")
     parser.add_argument("--skip-tests", action="store_true", help="only measure")
+    parser.add_argument("--part", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    plan = DRY if arguments.dry else GPU
+    if arguments.part:
+        return run_part(plan, *arguments.part)
+    deadline = time.monotonic() + BUDGET_S
     gpus = visible_gpus()
     if not arguments.dry and not torch.cuda.is_available():
         why = f"PyTorch {torch.__version__} is built without CUDA" if gpus else "the driver shows none"
         print(f"gpu-bench: there is no GPU to measure here, for {why}.")
         return 0
-    plan = DRY if arguments.dry else GPU
     device: Any = "a dry run on the CPU" if arguments.dry else torch.cuda.get_device_name(0)
     used = memory(gpus[0].uuid) if gpus else None
-    print(f"device: {device}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}")
+    print(f"device: {device}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}", flush=True)
     if used:
-        print(f"device memory in use by others: {used.used / 1e9:.2f} of {used.total / 1e9:.1f} GB")
+        print(f"device memory in use by others: {used.used / 1e9:.2f} of {used.total / 1e9:.1f} GB", flush=True)
     for words in (("models.fetch", "mobilenet_thin"), ("models.samples", "samples")):
         subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    status = 0 if arguments.skip_tests else tested()
+    faults = [] if arguments.skip_tests else tested(deadline)
     with tempfile.TemporaryDirectory(prefix="pose-gpu-") as folder:
-        measure(plan, Path(folder))
-    return status
+        limits = {name: part.limit_s for name, part in parts(plan).items()}
+        faults += measure(list(limits), ["--dry"] * arguments.dry, Path(folder), deadline, limits)
+        print("\n" + "\n".join([*reached(known(Path(folder))), *faults]))
+    return int(bool(faults))
 
 
-def tested() -> int:
-    """Run the tests that need a GPU, each file by itself: one that cannot be imported takes no other with it."""
-    status = 0
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        if "pytest.mark.gpu" in path.read_text():
-            words = ("-m", "pytest", "-q", "-m", "gpu", str(path.relative_to(ROOT)))
-            status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode or status
-    return status
+def run_part(plan: Plan, name: str, folder: str) -> int:
+    """Do one part, in this process, and keep what it has found for those that follow."""
+    figures, part = known(Path(folder)), parts(plan)[name]
+    found = part.run(plan, Path(folder), figures, *part.words)
+    (Path(folder) / FIGURES).write_text(json.dumps({**figures, **found}))
+    return 0
 
 
 if __name__ == "__main__":

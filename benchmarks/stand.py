@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ import redis
 from benchmarks.noop import noop_app
 from worker.children import start_child, stop_child
 from worker.client import PoseClient
+from worker.contract import Result
 from worker.observe.heartbeat import read_heartbeats
 from worker.process.fleet import worker_command
 
@@ -108,9 +109,19 @@ def kind_of(process: psutil.Process, parent: psutil.Process) -> str:
     return "net process" if any("device.server" in word for word in process.cmdline()) else "slots"
 
 
-def through(client: PoseClient, images: Sequence[Path], options: Dict[str, Any], look_s: float = 0.02) -> float:
-    """Seconds that the images take through the queue, all submitted at once; `look_s`: between two looks for results,
-    which are work for the broker, too."""
+def through(
+    client: PoseClient,
+    images: Sequence[Path],
+    options: Dict[str, Any],
+    look_s: float = 0.02,
+    results: Optional[List[Result]] = None,
+) -> float:
+    """Seconds that the images take through the queue, all submitted at once.
+
+    Args:
+        look_s: between two looks for results, which are work for the broker, too.
+        results: what came of them is appended, in any order.
+    """
     start = time.perf_counter()
     waiting = [job.id for job in client.submit_many(images, **options)]
     while waiting:  # a few at a time, and now and then: the client's work is on the same cores
@@ -118,6 +129,8 @@ def through(client: PoseClient, images: Sequence[Path], options: Dict[str, Any],
         for outcome in ended.values():
             if isinstance(outcome, Exception):
                 raise outcome
+            if results is not None:
+                results.append(outcome)
         waiting = [job_id for job_id in waiting if job_id not in ended]
         time.sleep(look_s)
     return time.perf_counter() - start
