@@ -30,7 +30,8 @@ _ESTIMATION = (
         is_flag=False,
         flag_value="once",
         type=click.Choice(["off", "once", "twice"]),
-        help="Look again at people who are small: once (also without a word), or at two scales.  [default: off]",
+        help="Look again at people who are small: once, also where no word follows (before a path: --refine=once), or "
+        "at two scales.  [default: off]",
     ),
 )
 local = click.option("--local", is_flag=True, help="Run a Redis and a worker here for the duration.")

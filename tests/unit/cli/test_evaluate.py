@@ -8,14 +8,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Tuple
 
+import click
 import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from tests.support import ROOT, clean_environ
+from worker.cli import options
 from worker.cli.coco import LabelledImages
 from worker.cli.evaluate import evaluate
 from worker.contract import PRESETS, Options, parse_job
@@ -253,6 +255,20 @@ def test_what_is_given_beside_a_preset_wins() -> None:
     assert chosen.merge == "max"
     assert chosen.max_people == 3
     assert chosen.scales == PRESETS["accurate"]["scales"]
+
+
+@pytest.mark.parametrize(
+    ("words", "refine"),
+    [((), None), (("--refine",), "once"), (("--refine", "--flip"), "once"), (("--refine", "twice"), "twice")],
+)
+def test_refine_alone_means_once(words: Tuple[str, ...], refine: Optional[str]) -> None:
+    @click.command()
+    @options.estimation
+    def command(**wanted: Any) -> None:
+        click.echo(str(wanted["refine"]))
+
+    ended = CliRunner().invoke(command, words)
+    assert (ended.exit_code, ended.stdout.strip()) == (0, str(refine))
 
 
 def test_without_a_preset_nothing_changes() -> None:
