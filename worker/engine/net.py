@@ -20,6 +20,11 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "unable 
 _REFUSED = ("NOT_SUPPORTED", "BAD_PARAM", "INVALID_VALUE", "ARCH_MISMATCH")
 
 
+def is_short_of_memory(exc: BaseException) -> bool:
+    """Whether a framework's error says so; older PyTorch has no class for it."""
+    return isinstance(exc, MemoryError) or any(words in str(exc) for words in _NO_MEMORY)
+
+
 class Net(ABC):
     """A loaded net on one device; each engine derives its own."""
 
@@ -142,7 +147,7 @@ def device_errors(device: str, shape: Sequence[int], broken: Sequence[str]) -> I
     try:
         yield
     except (RuntimeError, MemoryError) as exc:
-        if isinstance(exc, MemoryError) or any(words in str(exc) for words in _NO_MEMORY):
+        if is_short_of_memory(exc):
             what, remedy = f"A batch of shape {tuple(shape)}", "lower target_height or set max_width"
             if not shape:
                 what, remedy = "The net", "serve a smaller one, or give it another device"

@@ -7,6 +7,7 @@ from typing import Callable, Dict, Tuple
 
 import torch
 
+from worker.engine.net import is_short_of_memory
 from worker.engine.shapes import Shape
 
 #: What POSE_COMPILE can be.
@@ -46,7 +47,9 @@ class CudaGraphs:
                 return self._module(batch)
             try:
                 self._graphs[shape] = self._record(batch)
-            except torch.cuda.OutOfMemoryError:
+            except RuntimeError as exc:
+                if not is_short_of_memory(exc):
+                    raise
                 # A graph keeps its memory; without one the pass may fit. The count is forgotten after so many passes.
                 self._seen[shape] = -_MEMORY
                 return self._module(batch)
