@@ -16,7 +16,7 @@ from tests.chaos.proxy import Proxy, Trap
 from tests.chaos.stage import Disk, Server, Workers
 
 #: Seconds for which the disk stays full.
-_FULL_S = 3.0
+FULL_S = 3.0
 #: Seconds for which a message to be popped is waited for.
 _POP_S = 5.0
 #: Faults that reach all workers at once.
@@ -121,8 +121,8 @@ class Faults:
 
     def _fill_disk(self) -> str:
         self._disk.fill()
-        _in(_FULL_S, self._disk.clear)
-        return f"for {_FULL_S:g} s"
+        _in(FULL_S, self._disk.clear)
+        return f"for {FULL_S:g} s"
 
     def _kill_redis(self) -> str:
         self._server.kill()

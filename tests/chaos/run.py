@@ -23,7 +23,7 @@ import redis
 from PIL import Image
 
 from tests.chaos.account import Account
-from tests.chaos.faults import Faults
+from tests.chaos.faults import FULL_S, Faults
 from tests.chaos.stage import SETTINGS, Disk, Server, Workers, shared_memory
 from worker.client import PoseClient
 from worker.contract import Result
@@ -89,8 +89,12 @@ class Run:
         chosen = {
             "POSE_IMAGE_ROOTS": self._images,
             "POSE_OVERLAY_STORE": self.overlays,
-            # Poison needs few attempts; a job that is only near many deaths must survive them.
-            **({"POSE_MAX_ATTEMPTS": 3} if any(poison) else {}),
+            # Poison needs few attempts; a job that is only near many deaths, or a full disk, must survive them.
+            **(
+                {"POSE_MAX_ATTEMPTS": 3, "POSE_RETRY_BASE_S": FULL_S, "POSE_RETRY_MAX_S": 3 * FULL_S}
+                if any(poison)
+                else {}
+            ),
             "CHAOS_LEASE_S": lease_s,
             **(variables or {}),
         }

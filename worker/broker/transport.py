@@ -84,9 +84,13 @@ class _Channel:
     def _create_client(self, asynchronous: bool = False) -> Any:
         """A client. kombu makes one for each message, and another for its acknowledgement, which takes as long as both.
 
-        Test: messages_are_taken_and_acknowledged_by_one_client.
+        Where the connection is gone, that is said as Celery expects it: an acknowledgement that comes too late is
+        logged, where kombu's AttributeError ends the worker.
+        Tests: messages_are_taken_and_acknowledged_by_one_client, an_acknowledgement_after_the_connection_was_lost.
         """
         channel: Any = self
+        if channel.connection is None:
+            raise redis.ConnectionError("The connection that the message came by is lost.")
         if asynchronous:
             return super()._create_client(asynchronous)  # type: ignore[misc]
         if self._talking is None or self._talking.connection_pool is not channel.pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import socket
 import uuid
 from contextlib import suppress
@@ -151,3 +152,18 @@ def test_a_connection_that_is_lost_while_a_message_is_in_work_can_be_closed() ->
     with suppress(*connection.connection_errors):
         connection.close()
     assert channel.closed
+
+
+def test_an_acknowledgement_after_the_connection_was_lost(broker: str, redis_client: redis.Redis) -> None:
+    """Celery acknowledges a job that has ended, also after it has connected anew; only errors it knows leave it alive."""
+    key = "late-acknowledgement"
+    redis_client.lpush(key, json.dumps(message("one", arguments())))
+    connection = CheckedConnection(broker)
+    channel = connection.channel()
+    [late] = [channel.basic_get(key)]
+    channel.do_restore = False
+    connection.collect()
+    late.ack_log_error(logging.getLogger("celery"), connection.connection_errors)
+    assert not late.acknowledged
+    for name in redis_client.scan_iter("unacked*"):
+        redis_client.delete(name)
