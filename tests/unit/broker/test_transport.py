@@ -155,7 +155,7 @@ def test_a_connection_that_is_lost_while_a_message_is_in_work_can_be_closed() ->
 
 
 def test_an_acknowledgement_after_the_connection_was_lost(broker: str, redis_client: redis.Redis) -> None:
-    """Celery acknowledges a job that has ended, also after it has connected anew; what else is raised ends the worker."""
+    """Celery acknowledges what has ended also after it has connected anew; what else is raised ends the worker."""
     key = "late-acknowledgement"
     redis_client.lpush(key, json.dumps(message("one", arguments())))
     connection = CheckedConnection(broker)
