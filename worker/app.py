@@ -21,7 +21,6 @@ from worker.broker.gate import forbid_compression
 from worker.broker.refused import Refused
 from worker.broker.send import send
 from worker.children import die_with_parent
-from worker.contract import TASK
 from worker.errors import PoseError, SettingsError
 from worker.jobs.ledger import Ledger
 from worker.jobs.reconciler import Reconciler
@@ -54,7 +53,7 @@ class PoseApp(Celery):
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:
         """As Celery's; what is sent to others, such as what follows upon a job, expires as results do."""
-        if name != TASK and options.get("expires") is None:
+        if not name.startswith("pose.") and options.get("expires") is None:
             options["expires"] = settings().result_expires_s
         return super().send_task(name, *args, **options)
 

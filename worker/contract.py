@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, ClassVar, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_serializer, model_validator
@@ -20,8 +20,6 @@ from worker.errors import InvalidRequest, reason_in
 SCHEMA_VERSION = 1
 #: The task's name on the queue.
 TASK = "pose.estimate"
-#: Arguments that may stand by position, in this order.
-BY_POSITION = ("image", "options")
 #: Longest image path or URL that a message may carry, in characters.
 MAX_IMAGE_CHARS = 4096
 #: What the name of an image begins with that is in the message, or lies beside the job; and how long the first may be:
@@ -34,8 +32,8 @@ MAX_DATA_CHARS = 1 << 24
 MAX_OPTIONS_PIXELS = 10_000_000
 
 #: What a skeleton and its keypoints may be called: it becomes part of pages and of tables.
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-KeypointName = Annotated[str, Field(pattern=_NAME)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+KeypointName = Annotated[str, Field(pattern=NAME)]
 
 #: What a job's id may look like: it becomes part of Redis keys and of file names.
 _JOB_ID = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_@.:-]{0,199}")
@@ -59,13 +57,13 @@ PRESETS: Dict[str, Dict[str, Any]] = {
 }
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """Knows all its fields, and does not change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class OverlayOptions(_Strict):
+class OverlayOptions(Strict):
     """How the picture is drawn."""
 
     background: Literal["image", "black", "transparent"] = Field(
@@ -83,7 +81,7 @@ class OverlayOptions(_Strict):
     quality: int = Field(90, ge=1, le=100, description="JPEG quality")
 
 
-class Options(_Strict):
+class Options(Strict):
     """What a job may ask for; everything has a default."""
 
     model: Optional[str] = Field(None, max_length=100, description="The net's name; null: the one the worker serves")
@@ -156,7 +154,7 @@ def queue_fault(name: str) -> Optional[str]:
     return None if _QUEUE.fullmatch(name) else "must be letters, digits and _ . -"
 
 
-class Callback(_Strict):
+class Callback(Strict):
     """A Celery task that is sent when the job has ended; its one argument is what a webhook gets."""
 
     task: str = Field(max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", description="Its name")
@@ -178,16 +176,12 @@ class Callback(_Strict):
         return name
 
 
-class Job(_Strict):
-    """The keyword arguments of the task."""
+class AnyJob(Strict):
+    """The keyword arguments that all tasks have."""
 
-    image: str = Field(
-        min_length=1,
-        max_length=MAX_DATA_CHARS,
-        description="Path, or file://, s3:// or https:// URL, of the image, of up to 4096 characters; or the image "
-        "itself, data:image/jpeg;base64,…; or upload: and the SHA-256 of one that lies beside the job",
-    )
-    options: Options = Options()
+    #: The argument that names what is looked at.
+    PLACE: ClassVar[str]
+
     webhook: Optional[str] = Field(
         None, max_length=2048, pattern=r"^https?://[!-~]+$", description="URL that is called when the job has ended"
     )
@@ -205,8 +199,31 @@ class Job(_Strict):
             raise ValueError("is no URL of a host")
         return url
 
+    @property
+    def path(self) -> str:
+        """What is looked at."""
+        return str(getattr(self, self.PLACE))
 
-class Image(_Strict):
+
+class Job(AnyJob):
+    """The keyword arguments of ``pose.estimate``."""
+
+    PLACE: ClassVar[str] = "image"
+
+    image: str = Field(
+        min_length=1,
+        max_length=MAX_DATA_CHARS,
+        description="Path, or file://, s3:// or https:// URL, of the image, of up to 4096 characters; or the image "
+        "itself, data:image/jpeg;base64,…; or upload: and the SHA-256 of one that lies beside the job",
+    )
+    options: Options = Options()
+
+
+#: The arguments of one of the tasks.
+Kind = TypeVar("Kind", bound=AnyJob)
+
+
+class Image(Strict):
     """The image as it was looked at: after EXIF orientation, and after the job's rotate."""
 
     path: str
@@ -218,14 +235,14 @@ class Image(_Strict):
     )
 
 
-class Model(_Strict):
+class Model(Strict):
     """The net that looked at it."""
 
     name: str
     sha256: str = Field(description="SHA-256 of the net's weights, init_net.pb")
 
 
-class Person(_Strict):
+class Person(Strict):
     """One person: a keypoint for each name of the result's; null where a joint was not found.
 
     Hands and face are there if the job asks for them, in the order of OpenPose.
@@ -245,7 +262,7 @@ class Person(_Strict):
         return {name: value for name, value in kept.items() if value is not None}
 
 
-class Overlay(_Strict):
+class Overlay(Strict):
     """Where the picture, or the maps, are, until when, and how to know that they are whole."""
 
     url: str
@@ -255,7 +272,7 @@ class Overlay(_Strict):
     expires_at: Optional[float] = Field(description="Unix time in seconds; null: kept until someone deletes it")
 
 
-class Result(_Strict):
+class Result(Strict):
     """What a job's success carries."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
@@ -264,7 +281,7 @@ class Result(_Strict):
     job_id: str
     image: Image
     model: Model
-    skeleton: str = Field("coco_18", pattern=_NAME, description="What of a person the net finds")
+    skeleton: str = Field("coco_18", pattern=NAME, description="What of a person the net finds")
     keypoint_names: Tuple[KeypointName, ...] = Field(
         (), max_length=MAX_KEYPOINTS, description="In the order of each person's keypoints; none: those of coco_18"
     )
@@ -317,53 +334,62 @@ def id_fault(job_id: Any) -> Optional[str]:
     return f"job_id: must be 1 to 200 letters, digits and @ _ . : - (got {_shown(job_id)})"
 
 
-def parse_message(args: Sequence[Any], kwargs: Mapping[str, Any], job_id: str = "any") -> Job:
+def parse_message(args: Sequence[Any], kwargs: Mapping[str, Any], job_id: str = "any", kind: Type[Kind] = Job) -> Kind:  # type: ignore[assignment]
     """Check a message's arguments, and its id.
 
     Args:
         args: those by position that were not given their names, see worker.broker.protocol: too many, or some that are
             there by keyword, too.
+        kind: the task's arguments.
 
     Raises:
         InvalidRequest: as :func:`parse_job`.
     """
-    wrong_id = id_fault(job_id)
+    wrong_id, by_position = id_fault(job_id), (kind.PLACE, "options")
     faults = [wrong_id] if wrong_id else []
-    faults += [f"{name} is not an argument" for name in kwargs if name not in Job.model_fields]
-    if len(args) > len(BY_POSITION):
-        faults.append(f"{len(args)} arguments stand by position, where only image and options may")
+    faults += [f"{name} is not an argument" for name in kwargs if name not in kind.model_fields]
+    if len(args) > len(by_position):
+        faults.append(f"{len(args)} arguments stand by position, where only {' and '.join(by_position)} may")
     elif args:
-        faults.append(f"{' and '.join(BY_POSITION[: len(args)])}: given by position and by keyword; leave one out")
+        faults.append(f"{' and '.join(by_position[: len(args)])}: given by position and by keyword; leave one out")
     ends = {name: kwargs.get(name) for name in ("webhook", "callback")}
-    return parse_job(kwargs.get("image"), kwargs.get("options"), faults, **ends)
+    return parse_job(kwargs.get(kind.PLACE), kwargs.get("options"), faults, kind=kind, **ends)
 
 
 def parse_job(
-    image: Any, options: Any, faults: Sequence[str] = (), *, webhook: Any = None, callback: Any = None
-) -> Job:
+    path: Any,
+    options: Any,
+    faults: Sequence[str] = (),
+    *,
+    kind: Type[Kind] = Job,  # type: ignore[assignment]
+    webhook: Any = None,
+    callback: Any = None,
+) -> Kind:
     """Check a job's arguments; types are JSON's own and are not converted.
 
     Args:
+        path: what is looked at.
         faults: what is already known to be wrong with the message.
+        kind: the task's arguments.
 
     Raises:
         InvalidRequest: the message names each field that is unknown, of the wrong type or out of range.
     """
     faults = list(faults)
-    most = MAX_DATA_CHARS if isinstance(image, str) and image.startswith(DATA) else MAX_IMAGE_CHARS
-    if not isinstance(image, str) or not 0 < len(image) <= most:
-        faults.append(f"image: must be a string of 1 to {MAX_IMAGE_CHARS} characters (got {_shown(image)})")
+    most = MAX_DATA_CHARS if isinstance(path, str) and path.startswith(DATA) else MAX_IMAGE_CHARS
+    if not isinstance(path, str) or not 0 < len(path) <= most:
+        faults.append(f"{kind.PLACE}: must be a string of 1 to {MAX_IMAGE_CHARS} characters (got {_shown(path)})")
     # A path may hold undecodable bytes as lone surrogates, which pydantic's own strings do not admit.
-    rest = {"image": "-", "options": {} if options is None else options, "webhook": webhook, "callback": callback}
+    rest = {kind.PLACE: "-", "options": {} if options is None else options, "webhook": webhook, "callback": callback}
     try:
-        parsed = Job.model_validate_json(json.dumps(rest), strict=True)
+        parsed = kind.model_validate_json(json.dumps(rest), strict=True)
     except ValidationError as exc:
         faults += [_fault(error) for error in exc.errors(include_url=False) if _is_meant(error)][:5]
     except (TypeError, ValueError, RecursionError) as exc:
         faults.append(f"options: not JSON ({exc})")
     if faults:
-        raise InvalidRequest(f"The job for {_shown(image)} was refused: {'; '.join(faults)}; see docs/message.md.")
-    return parsed.model_copy(update={"image": image})
+        raise InvalidRequest(f"The job for {_shown(path)} was refused: {'; '.join(faults)}; see docs/message.md.")
+    return parsed.model_copy(update={kind.PLACE: path})
 
 
 def _is_meant(error: Any) -> bool:

@@ -7,6 +7,7 @@ through. Redirects are not followed, proxies not used; the whole exchange has on
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
@@ -15,7 +16,7 @@ import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, BinaryIO, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
 #: Addresses that are not of the public Internet, or lead back into the network that asks. IANA's registries of special
@@ -85,6 +86,7 @@ def exchange(
     private_hosts: Sequence[str] = (),
     body: Optional[bytes] = None,
     headers: Optional[Mapping[str, str]] = None,
+    sink: Optional[BinaryIO] = None,
 ) -> Response:
     """Send one request and read the whole answer.
 
@@ -92,6 +94,7 @@ def exchange(
         url: http:// or https://; certificates are checked.
         timeout_s: seconds for everything, from the look-up of the name to the last byte.
         max_bytes: most bytes of the answer's body.
+        sink: a file that the body is written to; it is not kept in memory then.
         private_hosts: hosts that may have private addresses, see :func:`names`.
 
     Raises:
@@ -119,7 +122,7 @@ def exchange(
         sent = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "pose-worker", **(headers or {})}
         connection.request(method, target, body=body, headers=sent)
         answer = connection.getresponse()
-        found = Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, _read(answer, max_bytes))
+        found = Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, _read(answer, max_bytes, sink))
         if time.monotonic() >= deadline:  # then its end was ours
             raise TimeoutError
         return found
@@ -206,19 +209,16 @@ def _connect(addresses: Sequence[Tuple[int, Tuple[object, ...]]], deadline: floa
     raise ConnectionError(f"{addresses[0][1][0]} cannot be reached ({failure})") from failure
 
 
-def _read(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
-    parts, size = [], 0
-    while True:
-        part = answer.read(_CHUNK)
-        if not part:
-            break
-        parts.append(part)
+def _read(answer: http.client.HTTPResponse, max_bytes: int, sink: Optional[BinaryIO]) -> bytes:
+    kept, size = io.BytesIO(), 0
+    while part := answer.read(_CHUNK):
+        (sink or kept).write(part)
         size += len(part)
         if size > max_bytes:
             raise Oversized(f"more than {max_bytes} bytes")
     if answer.length:  # bytes that were announced and did not come
         raise ConnectionError(f"{answer.length} bytes are missing")
-    return b"".join(parts)
+    return kept.getvalue()
 
 
 def _shut(sock: socket.socket) -> None:

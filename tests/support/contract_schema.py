@@ -6,18 +6,19 @@ import json
 from typing import Any, Dict
 
 from worker.contract import TASK, Job, Result
+from worker.video_contract import VIDEO_TASK, VideoJob, VideoResult
 
 
 def json_schema() -> Dict[str, Any]:
     """The JSON Schema of the message's arguments and of the result."""
     definitions: Dict[str, Any] = {}
-    for model in (Job, Result):
+    for model in (Job, Result, VideoJob, VideoResult):
         schema = model.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
         definitions.update(schema.pop("$defs", {}))
         definitions[model.__name__] = schema
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"{TASK}: Job is what goes in, Result is what comes out",
+        "title": f"{TASK}: Job goes in, Result comes out; {VIDEO_TASK}: VideoJob goes in, VideoResult comes out",
         "$defs": dict(sorted(definitions.items())),
     }
 

@@ -24,6 +24,7 @@ from worker.broker.protocol import as_protocol_2, by_keyword
 from worker.contract import TASK, id_fault
 from worker.errors import InvalidRequest
 from worker.files import printable
+from worker.video_contract import PART_TASK, VIDEO_TASK, part_of
 
 #: Lists and objects within one another; our own arguments have four.
 MAX_DEPTH = 20
@@ -117,7 +118,7 @@ def check(message: Any, max_bytes: int, callback_queues: Tuple[str, ...]) -> Non
         raise InvalidRequest("The message's headers are no object; send what docs/message.md says.")
     message.headers, body = as_protocol_2(message.headers, written)
     _check_headers(message)
-    body = _checked_body(body, callback_queues)
+    body = _checked_body(message.headers["task"], body, callback_queues)
     if body != written:
         # Celery reads one or the other. Test: every_client_is_understood.
         message.body, message._decoded_cache = dumps(body).encode(), body
@@ -134,7 +135,9 @@ def _check_headers(message: Any) -> None:
         del message.headers[name]
     if too_deep(message.headers) or too_deep(message.properties):
         raise InvalidRequest(f"The message's headers are nested more than {MAX_DEPTH} times; send plain ones.")
-    wrong_id = id_fault(message.headers.get("id"))
+    task = message.headers.get("task")
+    # What names itself a part of a film without being one ends where it would begin: there is no record of it.
+    wrong_id = None if task == PART_TASK and part_of(message.headers.get("id")) else id_fault(message.headers.get("id"))
     if wrong_id:
         raise InvalidRequest(f"{wrong_id}.")
     try:
@@ -145,8 +148,8 @@ def _check_headers(message: Any) -> None:
             f"The message's header {fault['loc'][0]!r:.100} is wrong ({fault['msg'].lower()}); "
             "send what docs/message.md says."
         ) from exc
-    if headers.task != TASK:
-        raise InvalidRequest(f"The task {headers.task!r:.200} is not known here; send {TASK}.")
+    if headers.task not in (TASK, VIDEO_TASK, PART_TASK):
+        raise InvalidRequest(f"The task {headers.task!r:.200} is not known here; send {TASK} or {VIDEO_TASK}.")
     _check_eta(message.headers.pop("eta", None))
     if not all(isinstance(name, str) for name in message.headers):
         raise InvalidRequest("The message's headers have names that are no text.")
@@ -159,7 +162,7 @@ def _check_eta(eta: Optional[str]) -> None:
         raise InvalidRequest(f"The message is not to be done before {eta:.40} (eta, countdown); send it then.")
 
 
-def _checked_body(body: Any, callback_queues: Tuple[str, ...]) -> List[Any]:
+def _checked_body(task: str, body: Any, callback_queues: Tuple[str, ...]) -> List[Any]:
     """The body, with the arguments by keyword; what says that there are none may also be null."""
     if not isinstance(body, (list, tuple)) or len(body) != 3:
         raise InvalidRequest("The message's body must be a list of arguments, keyword arguments and what is embedded.")
@@ -173,7 +176,7 @@ def _checked_body(body: Any, callback_queues: Tuple[str, ...]) -> List[Any]:
     if too_deep(body):
         raise InvalidRequest(f"The message is nested more than {MAX_DEPTH} times; send what docs/message.md says.")
     check_embedded(body[2], callback_queues)
-    return [*by_keyword(args, kwargs), body[2]]
+    return [*by_keyword(task, args, kwargs), body[2]]
 
 
 def too_deep(value: Any, most: int = MAX_DEPTH) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, Sequence, Tuple
 
-from worker.contract import BY_POSITION
+from worker.contract import Job
+from worker.video_contract import VIDEO_TASK, VideoJob
 
 #: What protocol 1 has in its body and protocol 2 in its headers.
 _HEADERS = ("id", "task", "retries", "eta", "expires", "group", "group_index", "root_id", "parent_id")
@@ -28,9 +29,10 @@ def as_protocol_2(headers: Mapping[str, Any], body: Any) -> Tuple[Dict[str, Any]
     return dict(headers), body
 
 
-def by_keyword(args: Sequence[Any], kwargs: Dict[str, Any]) -> Tuple[Sequence[Any], Dict[str, Any]]:
+def by_keyword(task: str, args: Sequence[Any], kwargs: Dict[str, Any]) -> Tuple[Sequence[Any], Dict[str, Any]]:
     """Arguments without those that stand by position; all as they are if there are too many, or one comes twice."""
-    named = dict(zip(BY_POSITION, args))
+    kind = VideoJob if task == VIDEO_TASK else Job
+    named = dict(zip((kind.PLACE, "options"), args))
     if len(args) != len(named) or set(named) & set(kwargs):
         return args, kwargs
     return [], {**named, **kwargs}

@@ -83,4 +83,5 @@ def message_of(context: Any, default_queue: str) -> Message:
         priority=int(delivery.get("priority") or 0),
         expires=str(context.expires) if context.expires else None,
         headers=dict(context.headers or {}),
+        task=context.task,
     )

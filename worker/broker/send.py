@@ -10,7 +10,6 @@ import kombu.exceptions
 from celery import Celery
 
 from worker.broker.envelope import FIRST
-from worker.contract import TASK
 from worker.jobs.ledger import Message
 from worker.servers import is_redis, queue
 
@@ -45,7 +44,7 @@ def send(
         kombu.exceptions.OperationalError: the broker does not answer; nothing was sent.
     """
     app.send_task(
-        TASK,
+        message.task,
         args=message.args,
         kwargs=message.kwargs,
         task_id=job_id,

@@ -6,8 +6,9 @@ import errno
 import os
 import stat
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, Optional, Tuple, Type
+from typing import BinaryIO, Callable, Dict, Iterator, Optional, Tuple, Type
 
 import cv2
 import numpy as np
@@ -138,8 +139,17 @@ def decode_image(data: bytes, path: str, policy: ImagePolicy, enough: Optional[i
         raise _undecodable(shown, f"it is truncated or corrupt ({reason})") from exc
 
 
-def _read(local: str, shown: str, policy: ImagePolicy) -> bytes:
-    """The file's bytes. What is checked is what is read: the path is resolved once, without opening what it names."""
+@contextmanager
+def opened(local: str, shown: str, policy: ImagePolicy) -> Iterator[BinaryIO]:
+    """The file at `local`, to be read. What is checked is what is read: the path is resolved once, without opening what it
+    names.
+
+    Args:
+        shown: its name in sentences.
+
+    Raises:
+        ImageNotFound, ImageNotAllowed, ImageTooLarge, ImageNotReady, ImageUnreadable: why it cannot be read.
+    """
     try:
         handle = os.open(local, os.O_PATH | os.O_CLOEXEC)
     except (OSError, ValueError) as exc:
@@ -148,13 +158,22 @@ def _read(local: str, shown: str, policy: ImagePolicy) -> bytes:
         if not policy.allows_file(os.readlink(f"/proc/self/fd/{handle}")):  # noqa: PTH115 - as the kernel has resolved it
             raise _outside(shown)
         _check_kind(os.fstat(handle), shown, policy)
-        return _bytes(handle, shown, policy)
+        with open(f"/proc/self/fd/{handle}", "rb") as file:  # noqa: PTH123 - the very file that was checked
+            yield file
     except OSError as exc:
         if exc.errno in _FORBIDDEN:
             raise _forbidden(exc, shown) from exc
         raise ImageUnreadable(f"{shown} could not be read ({exc.strerror}); it is tried again.") from exc
     finally:
         os.close(handle)
+
+
+def _read(local: str, shown: str, policy: ImagePolicy) -> bytes:
+    with opened(local, shown, policy) as file:
+        data = file.read(policy.max_bytes + 1)  # it may have grown since
+    if len(data) > policy.max_bytes:
+        raise _too_large(shown, f"more than {policy.max_bytes} bytes")
+    return data
 
 
 def _unopened(exc: Exception, local: str, shown: str, policy: ImagePolicy) -> PoseError:
@@ -184,17 +203,9 @@ def _forbidden(exc: Exception, shown: str) -> ImageNotAllowed:
 def _check_kind(status: os.stat_result, shown: str, policy: ImagePolicy) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise ImageNotAllowed(f"{shown} is {kind}; send the path of one image file.")
+        raise ImageNotAllowed(f"{shown} is {kind}; send the path of one file.")
     if status.st_size > policy.max_bytes:
         raise _too_large(shown, f"{status.st_size} bytes, more than {policy.max_bytes}")
-
-
-def _bytes(handle: int, shown: str, policy: ImagePolicy) -> bytes:
-    with open(f"/proc/self/fd/{handle}", "rb") as file:  # noqa: PTH123 - the very file that was checked
-        data = file.read(policy.max_bytes + 1)  # it may have grown since
-    if len(data) > policy.max_bytes:
-        raise _too_large(shown, f"more than {policy.max_bytes} bytes")
-    return data
 
 
 def _decode(data: bytes, shown: str, policy: ImagePolicy, enough: Optional[int]) -> LoadedImage:

@@ -6,6 +6,7 @@ checked in :mod:`worker.public_http`.
 
 from __future__ import annotations
 
+from typing import BinaryIO, Optional
 from urllib.parse import urljoin
 
 from worker.contract import without_query
@@ -22,12 +23,17 @@ from worker.public_http import Oversized, exchange
 from worker.storage import s3
 
 _REDIRECTS = 3
+#: Bytes of a bucket's object that are read at a time, where they are not kept in memory.
+_PIECE = 16 << 20
 #: Statuses that may be others a little later.
 _TRANSIENT = (408, 425, 429, *range(500, 600))
 
 
-def read_remote(url: str, policy: ImagePolicy) -> bytes:
+def read_remote(url: str, policy: ImagePolicy, sink: Optional[BinaryIO] = None) -> bytes:
     """The bytes at `url`.
+
+    Args:
+        sink: a file that they are written to; nothing is kept in memory, or returned, then.
 
     Raises:
         ImageNotAllowed: no root allows it, or its server does not.
@@ -38,10 +44,10 @@ def read_remote(url: str, policy: ImagePolicy) -> bytes:
         raise ImageNotAllowed(
             f"{without_query(url)} is below no URL of this worker's POSE_IMAGE_ROOTS; add one to allow it."
         )
-    return _from_s3(url, policy) if url.startswith("s3://") else _from_web(url, policy)
+    return _from_s3(url, policy, sink) if url.startswith("s3://") else _from_web(url, policy, sink)
 
 
-def _from_s3(url: str, policy: ImagePolicy) -> bytes:
+def _from_s3(url: str, policy: ImagePolicy, sink: Optional[BinaryIO]) -> bytes:
     path, files = "/".join(s3.split(url)), s3.filesystem()
     try:
         found = files.info(path)
@@ -50,7 +56,12 @@ def _from_s3(url: str, policy: ImagePolicy) -> bytes:
         size = int(found["size"] or 0)
         if size > policy.max_bytes:
             raise _too_large(url, policy)
-        data: bytes = files.cat_file(path, start=0, end=policy.max_bytes + 1) if size else b""
+        data: bytes = b""
+        if sink is not None:
+            for start in range(0, size, _PIECE):
+                sink.write(files.cat_file(path, start=start, end=min(start + _PIECE, size)))
+        elif size:
+            data = files.cat_file(path, start=0, end=policy.max_bytes + 1)
     except FileNotFoundError as exc:
         raise _missing(url, policy) from exc
     except PermissionError as exc:
@@ -62,8 +73,11 @@ def _from_s3(url: str, policy: ImagePolicy) -> bytes:
     return data
 
 
-def _from_web(url: str, policy: ImagePolicy) -> bytes:
+def _from_web(url: str, policy: ImagePolicy, sink: Optional[BinaryIO]) -> bytes:
     for _ in range(_REDIRECTS + 1):
+        if sink is not None:
+            sink.seek(0)
+            sink.truncate()
         try:
             answer = exchange(
                 "GET",
@@ -71,6 +85,7 @@ def _from_web(url: str, policy: ImagePolicy) -> bytes:
                 timeout_s=policy.url_timeout_s,
                 max_bytes=policy.max_bytes,
                 private_hosts=policy.private_hosts,
+                sink=sink,
             )
         except Oversized as exc:
             raise _too_large(url, policy) from exc

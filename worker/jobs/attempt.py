@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 import redis
 
@@ -15,6 +16,7 @@ from worker.jobs.ledger import Ledger, Message, ResultKey
 from worker.jobs.stopwatch import Lap, Stopwatch
 from worker.servers import damaged, said
 from worker.settings import Settings
+from worker.video_contract import PART_TASK, Part
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +85,9 @@ class AttemptEnd(NamedTuple):
 
     @property
     def image(self) -> str:
-        """The image that the message names, fit to be shown."""
-        return without_query(str(self.message.kwargs.get("image")))
+        """The image or the film that the message names, fit to be shown."""
+        named = self.message.kwargs.get("image", self.message.kwargs.get("video"))
+        return without_query(str(named))
 
     @property
     def is_expected(self) -> bool:
@@ -109,6 +112,7 @@ class Attempt:
     Attributes:
         number: attempts made, this one included.
         age_s: seconds since the job was submitted.
+        step: what the parts of a film have done last, one of worker.video_contract.STEPS; empty: nothing yet.
         stopwatch: runs since the attempt was made.
     """
 
@@ -123,7 +127,7 @@ class Attempt:
     ) -> None:
         self._ledger, self._settings, self._holding = ledger, settings, holding
         self._message, self._where, self._encode = message, where, encode
-        self.number, self.age_s = 1, 0.0
+        self.number, self.age_s, self.step = 1, 0.0, ""
         self.stopwatch = Stopwatch()
 
     def begin(self) -> None:
@@ -135,7 +139,7 @@ class Attempt:
         """
         most, started = self._settings.max_attempts, self._encode(self._where, "STARTED")
         begun = outlast(lambda: self._ledger.begin(*self._holding, self._message, self._where, most, started))
-        self.number, self.age_s = begun.attempts, begun.age_s
+        self.number, self.age_s, self.step = begun.attempts, begun.age_s, begun.step
         if begun.verdict == "dead":
             raise self._dead("its process or its worker died each time")
         if begun.verdict == "other":
@@ -149,6 +153,29 @@ class Attempt:
     def uploaded(self, most: int) -> bytes:
         """The image that was sent with the job, of more than `most` bytes one more; empty if it is gone."""
         return outlast(lambda: self._ledger.uploaded(self._holding.job_id, most))
+
+    def await_parts(self, step: str, frames: int, arguments: Sequence[Mapping[str, Any]]) -> List[Tuple[str, Message]]:
+        """Have a film's work go on in parts, and end this attempt; returns the parts' ids and messages, to be sent.
+
+        Args:
+            step: what is done in them, one of worker.video_contract.STEPS.
+            frames: of all parts together.
+            arguments: the keyword arguments of each part.
+
+        Raises:
+            Superfluous: another attempt has taken over.
+        """
+        like = replace(self._message, task=PART_TASK, args=[], expires=None)
+        messages = [replace(like, kwargs=dict(one)) for one in arguments]
+        job_id = self._holding.job_id
+        left = outlast(lambda: self._ledger.await_parts(*self._holding, step, frames, messages))
+        if left is None:
+            raise Superfluous
+        return [(Part(job_id, step, number).id, message) for number, message in enumerate(messages)] if left else []
+
+    def part_states(self, count: int) -> List[str]:
+        """The states of the film's parts, of which there are so many in this step."""
+        return outlast(lambda: self._ledger.part_states(self._holding.job_id, self.step, count))
 
     def renew(self) -> None:
         """Tell the ledger that the attempt is still in work; raises redis.RedisError."""

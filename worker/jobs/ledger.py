@@ -11,6 +11,9 @@ of the sorted sets ``<prefix>:waiting:<queue>``, ``:running``, ``:later`` and ``
                  ├── later ◄┤ (what may pass)
                  └─ requeue ┴► dead (attempts used up)
 
+A film's work is done in parts, see :mod:`worker.video_contract`: while they are, the film is in none of these states but
+in ``parts``. A part is a job as any other, but has no dead letter; the last one to end makes its film due.
+
 Imports neither torch nor cv2: clients use it too.
 """
 
@@ -26,7 +29,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 
 import redis
 
-from worker.contract import queue_fault
+from worker.contract import TASK, queue_fault
 from worker.errors import InvalidRequest
 from worker.jobs.where import Where
 from worker.servers import DEFAULT_URL, Keys, connect, damaged, queue_list
@@ -65,6 +68,7 @@ class Message:
     priority: int = 0
     expires: Optional[str] = None
     headers: Dict[str, Any] = field(default_factory=dict)
+    task: str = TASK
 
     @property
     def digest(self) -> str:
@@ -90,12 +94,14 @@ class Message:
 class Beginning(NamedTuple):
     """Whether an attempt may be made: ``begun``, or the state that forbids it.
 
-    `attempts` counts those made, this one included; `age_s` is seconds since submission.
+    `attempts` counts those made, this one included; `age_s` is seconds since submission; `step` is what the parts of a
+    film have done last, if it had some.
     """
 
     verdict: str
     attempts: int
     age_s: float
+    step: str = ""
 
 
 class ResultKey(NamedTuple):
@@ -183,8 +189,36 @@ class Ledger:
             started: what says so in the result backend.
         """
         arguments = (message.digest, message.dumps(), message.list, KEEP_S, holder, json.dumps(attempt), most, LEASE_S)
-        verdict, attempts, age_s = self._run("begin", job_id, *arguments, *started)
-        return Beginning(_text(verdict), int(attempts), float(age_s))
+        verdict, attempts, age_s, *step = self._run("begin", job_id, *arguments, *started)
+        return Beginning(_text(verdict), int(attempts), float(age_s), _text(step[0]) if step else "")
+
+    def await_parts(
+        self, job_id: str, holder: str, step: str, frames: int, messages: Sequence[Message]
+    ) -> Optional[int]:
+        """Have a film's work go on in parts, which are recorded, to be sent, and end its attempt.
+
+        Returns how many of the parts are not done yet; None if it is not this attempt's turn any more.
+
+        Args:
+            step: what is done in them, one of worker.video_contract.STEPS.
+            frames: of all parts together.
+            messages: one for each part, all for one queue.
+        """
+        words = [word for message in messages for word in (message.digest, message.dumps())]
+        left = self._run("await", job_id, holder, step, frames, messages[0].list, KEEP_S, *words)
+        return None if left is None else int(left)
+
+    def resume(self, job_id: str) -> Optional[Message]:
+        """The message of a film whose parts have all ended, which is to be sent; None: it is not its time."""
+        text = self._run("resume", job_id, KEEP_S)
+        return None if text is None else self.loads(text)
+
+    def part_states(self, job_id: str, step: str, count: int) -> List[str]:
+        """The states of a film's parts; empty where one's record is gone."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for number in range(count):
+                pipe.hget(self.keys.job(f"{job_id}/{step}/{number}"), "state")
+            return [_text(state or b"") for state in pipe.execute()]
 
     def renew(self, job_id: str, holder: str) -> None:
         """Say that an attempt is still in work."""

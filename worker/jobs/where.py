@@ -18,6 +18,10 @@ class Where(NamedTuple):
         why: how the last attempt has ended, unless it is in work.
         due: when the next attempt is due, if one is.
         served: whether a worker takes jobs from `queue`.
+        step, parts, ended_parts, ended_before, failed_parts, parts_since, frames: of a film, what is done in its parts, how many there
+            are, how many have ended, how many of these before this round, how many have failed, since when, and the
+            frames of all.
+        now: the ledger's time.
     """
 
     state: str
@@ -31,11 +35,20 @@ class Where(NamedTuple):
     due: Optional[float]
     before: Optional[int]
     served: bool
+    step: str
+    parts: int
+    ended_parts: int
+    ended_before: int
+    failed_parts: int
+    parts_since: Optional[float]
+    frames: int
+    now: float
 
     @classmethod
     def of(cls, fields: Sequence[str]) -> Where:
         """From what ``where.lua`` gives; strangers may have written it."""
-        state, list_, sent, ended, attempts, attempt, end, due, before, served = fields
+        state, list_, sent, ended, attempts, attempt, end, due, before, served = fields[:10]
+        step, parts, parts_ended, parts_before, parts_failed, since, frames, now = fields[10:]
         begun, _, where = attempt.partition(" ")
         return cls(
             state=state,
@@ -49,6 +62,14 @@ class Where(NamedTuple):
             due=_number(due),
             before=int(before) if before.isdigit() else None,
             served=served == "1",
+            step=step,
+            parts=int(_number(parts) or 0),
+            ended_parts=int(_number(parts_ended) or 0),
+            ended_before=int(_number(parts_before) or 0),
+            failed_parts=int(_number(parts_failed) or 0),
+            parts_since=_number(since),
+            frames=int(_number(frames) or 0),
+            now=_number(now) or 0.0,
         )
 
 

@@ -16,7 +16,13 @@ from worker.storage.s3 import S3Store
 from worker.storage.store import Store
 
 #: What jobs store, by its type: the key, with the job's id for the braces.
-_KEYS = {"image/jpeg": "overlay/{}.jpg", "image/png": "overlay/{}.png", "application/zip": "maps/{}.npz"}
+_KEYS = {
+    "image/jpeg": "overlay/{}.jpg",
+    "image/png": "overlay/{}.png",
+    "video/mp4": "overlay/{}.mp4",
+    "application/zip": "maps/{}.npz",
+    "application/gzip": "keypoints/{}.jsonl.gz",
+}
 
 
 def open_store(url: str, prefix: str = "") -> Store:

@@ -15,6 +15,8 @@ local function set(name)
 end
 
 local job = own(prefix .. ':job:' .. id, 'hash')
+-- Of a part of a film's work, such as film/look/3: its film, and what is done with the segment.
+local film, step = string.match(id, '^([^/]+)/(%a+)/%d+$')
 -- States that nothing changes any more. A dead job has ended, too, but a person may put it back.
 local ENDED = {done = true, failed = true, revoked = true}
 
@@ -55,7 +57,7 @@ end
 -- The name of the set that the job is in, if it is in one.
 local function home()
   local state = get('state')
-  local homes = {waiting = 'waiting:' .. (get('list') or ''), running = state, later = state, dead = state}
+  local homes = {waiting = 'waiting:' .. (get('list') or ''), running = state, later = state, dead = state, parts = state}
   return homes[state]
 end
 
@@ -92,6 +94,12 @@ local function note(what)
   if not get(field) then
     redis.call('HSET', job, field, seconds(now()) .. ' ' .. what)
   end
+end
+
+-- Whether the film of this part waits for it.
+local function awaited()
+  local record = own(prefix .. ':job:' .. film, 'hash')
+  return redis.call('HGET', record, 'state') == 'parts' and redis.call('HGET', record, 'step') == step
 end
 
 local function store(key, value, ttl)

@@ -6,7 +6,7 @@ if not (state == 'dead' or state == 'failed' or state == 'revoked') or not get('
 end
 leave()
 redis.call('HSET', job, 'attempts', 0)
-redis.call('HDEL', job, 'condemned', 'ended')
+redis.call('HDEL', job, 'condemned', 'ended', 'step') -- a film is planned anew; its parts that are done stay so
 local result = get('result')
 if result then
   redis.call('DEL', result)
