@@ -134,6 +134,8 @@ def probe(file: BinaryIO, shown: str, bounds: Bounds) -> Film:
     with opened(file, shown, bounds.max_pixels) as (container, stream):
         _check_size(stream.codec_context.width, stream.codec_context.height, shown, bounds)
         codec, name = stream.codec_context.name, format_of(container)
+        # AVI numbers packets in the order of decoding: with B-frames that is not when they are shown.
+        reordered = bool(stream.codec_context.has_b_frames)
         packets = _packets(container, stream, shown, bounds)
         if not len(packets.pts):
             raise undecodable(shown, "it has no frames; send a whole film")
@@ -144,7 +146,7 @@ def probe(file: BinaryIO, shown: str, bounds: Bounds) -> Film:
     rotation = round(first.rotation / 90) * 90 % 360
     width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
     pts, last = packets.pts, packets.last
-    counted = packets.counted
+    counted = packets.counted or (name == "avi" and reordered)
     if counted:
         pts, base, last = np.arange(len(pts), dtype=np.int64), 1 / (rate if 0 < rate <= 1e4 else _RATE), 1
     times = (pts - pts[0]) * base

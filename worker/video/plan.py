@@ -14,8 +14,9 @@ from worker.video.film import Film
 #: Frames of a segment, at most; its message then has fewer than 8 KB.
 MAX_FRAMES_PER_SEGMENT = 200
 FRAMES_PER_SEGMENT = 100
-#: Key frames that a segment names, the nearest first: the second is begun at where the first does not lead to all.
-_STARTS = 2
+#: Key frames that a segment names, the nearest first: the next is begun at where one does not lead to its first frame, as
+#: in films that are refreshed bit by bit (x264's intra-refresh).
+_STARTS = 3
 
 
 @dataclass(frozen=True)
