@@ -10,7 +10,9 @@
     │   │   ├── ImageNotFound     nothing at that path or URL
     │   │   ├── ImageNotAllowed   outside the allowed roots, or not a regular file
     │   │   ├── ImageTooLarge     bytes, pixels, aspect ratio, or the cost of decoding it beyond the limit
+    │   │   │   └── VideoTooLarge     a film: frames, seconds, pixels or aspect ratio beyond the limit
     │   │   └── ImageUndecodable  empty, truncated, or not an image in an accepted format
+    │   │       └── VideoUndecodable  a film: no video in it, or not in an accepted format
     │   ├── JobTooLarge           it asks for more pixels of the net, or takes more memory, than one job may
     │   ├── ModelError            the net's files: missing, corrupt, unsupported
     │   ├── JobCancelled          not done: it was cancelled, or its deadline passed
@@ -73,6 +75,14 @@ class ImageTooLarge(ImageError):
 
 class ImageUndecodable(ImageError):
     """Empty, truncated, or not an image in an accepted format."""
+
+
+class VideoTooLarge(ImageTooLarge):
+    """A film of more frames, more seconds, more pixels or a more extreme shape than the limits admit."""
+
+
+class VideoUndecodable(ImageUndecodable):
+    """Empty, without a video stream, without a frame that can be decoded, or not a film in an accepted format."""
 
 
 class JobTooLarge(PermanentError):
