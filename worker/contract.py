@@ -182,6 +182,7 @@ class AnyJob(Strict):
     #: The argument that names what is looked at.
     PLACE: ClassVar[str]
 
+    options: Options = Options()
     webhook: Optional[str] = Field(
         None, max_length=2048, pattern=r"^https?://[!-~]+$", description="URL that is called when the job has ended"
     )

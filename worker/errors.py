@@ -13,6 +13,7 @@
     │   │   │   └── VideoTooLarge     a film: frames, seconds, pixels or aspect ratio beyond the limit
     │   │   └── ImageUndecodable  empty, truncated, or not an image in an accepted format
     │   │       └── VideoUndecodable  a film: no video in it, or not in an accepted format
+    │   ├── VideoFailed           some of a film's segments did; what was found in the others is kept
     │   ├── JobTooLarge           it asks for more pixels of the net, or takes more memory, than one job may
     │   ├── ModelError            the net's files: missing, corrupt, unsupported
     │   ├── JobCancelled          not done: it was cancelled, or its deadline passed
@@ -83,6 +84,10 @@ class VideoTooLarge(ImageTooLarge):
 
 class VideoUndecodable(ImageUndecodable):
     """Empty, without a video stream, without a frame that can be decoded, or not a film in an accepted format."""
+
+
+class VideoFailed(PermanentError):
+    """A segment of the film failed, or was given up; what was found in the others is kept."""
 
 
 class JobTooLarge(PermanentError):

@@ -1,103 +1,38 @@
-"""The task: an image in, its people out. Read :meth:`PoseTask.run`, and you know the system."""
+"""The task: an image in, its people out. Read :meth:`PoseTask.work`, and you know the system."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
-
-from celery import Task
-from celery.exceptions import Ignore
+from typing import Any, Dict, Sequence
 
 from worker.app import app
-from worker.broker.request import holding, message_of
-from worker.contract import TASK, parse_message, without_query
-from worker.errors import DeadLetter, DeviceOutOfMemory, JobTimedOut, PoseError, TransientError
-from worker.jobs.attempt import Attempt, Superfluous, outlast
-from worker.notify.pending import wanted
+from worker.contract import TASK, Job, parse_message
+from worker.job_task import JobTask
+from worker.jobs.attempt import Attempt
 from worker.notify.webhook import check_wanted
 from worker.people import side_enough
-from worker.process.life import TimeUp
 
 
-class PoseTask(Task):
-    """``pose.estimate``. In a slot, it works on one job at a time."""
+class PoseTask(JobTask):
+    """``pose.estimate``."""
 
     name = TASK
-    typing = False  # the contract checks the arguments, and says more than a TypeError
-    throws = (PoseError,)
-    ignore_result = False  # an outcome that is not stored would not end the job
-    Request = "worker.broker.request:Request"
-    resultrepr_maxsize = 0  # Celery's own line and event about a result; ours says more
 
-    #: The attempt in work, or the last one.
-    _attempt: Optional[Attempt] = None
-
-    def run(self, *args: Any, **message: Any) -> Dict[str, Any]:
-        """One attempt at one job; see worker.contract for the keyword arguments and the result.
-
-        Raises:
-            PermanentError: something is wrong with the message or the image; not tried again.
-            DeadLetter: what may pass did not, POSE_MAX_ATTEMPTS times.
-            Ignore: the job is tried again later, or this message of it is superfluous.
-        """
-        app, request, slot = self.app, self.request, self.app.slot
-        job_id, settings = request.id, slot.settings
-        attempt = self._attempt = Attempt(
-            app.ledger,
-            settings,
-            holding(request, app.incarnation),
-            message_of(request, settings.consumed[0]),
-            slot.where,
-            lambda carried, state: app.backend.encoded(job_id, carried, state, request=request),
-        )
-        slot.life.begin(attempt.renew)
-        try:
-            attempt.begin()
-            listeners = wanted(message, settings)
-            if listeners:
-                outlast(lambda: app.pending.add(job_id, *listeners))
-            with slot.life.at_work(settings.soft_time_limit_s):
-                job = parse_message(args, message, job_id)
-                check_wanted(job, settings)
-                with slot.promise(job):
-                    picture = slot.load_image(job.image, attempt, side_enough(job.options))
-                    picture = picture.rotated(job.options.rotate)
-                    attempt.stopwatch.lap("decode")
-                    found = slot.estimate(picture, job)
-                attempt.stopwatch.lap("estimate", parts=found.timings_ms)
-                overlay = slot.draw(picture, found, job.options.overlay_options)
-                attempt.stopwatch.lap("overlay")
-                stored = slot.store(job_id, overlay), slot.store_maps(job_id, found)
-                attempt.stopwatch.lap("store")
-                return dict(slot.result(job_id, attempt, job, picture, found, stored).to_message())
-        except Superfluous:
-            slot.announce(attempt.end("ignored"))
-        except (TransientError, TimeUp, MemoryError) as exc:
-            error = _as_transient(exc, message, settings.soft_time_limit_s)
-            slot.announce(attempt.end("retried", error=error, pause_s=attempt.put_off(error)))
-        raise Ignore
-
-    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Celery has stored the outcome: whoever hears of it can read the result."""
-        attempt, slot = self._attempt, self.app.slot
-        if attempt is None:
-            return
-        if isinstance(retval, BaseException):
-            kind = "dead" if isinstance(retval, DeadLetter) else "failed"
-            slot.announce(attempt.end(kind, error=retval))
-        else:
-            slot.announce(attempt.end("succeeded", result=retval))
-        if wanted(kwargs, slot.settings):
-            self.app.pending.ring(task_id)
-
-
-def _as_transient(exc: BaseException, message: Dict[str, Any], limit_s: float) -> TransientError:
-    """What the job ends in, or is tried again for; a MemoryError that left the task would stop the whole worker."""
-    image = without_query(str(message.get("image")))
-    if isinstance(exc, TransientError):
-        return exc
-    if isinstance(exc, TimeUp):
-        return JobTimedOut(f"The job for {image!r} took more than {limit_s:g} s; raise POSE_SOFT_TIME_LIMIT_S.")
-    return DeviceOutOfMemory(f"The job for {image!r} did not fit into memory; lower POSE_MAX_PIXELS.")
+    def work(self, attempt: Attempt, job_id: str, args: Sequence[Any], message: Dict[str, Any]) -> Dict[str, Any]:
+        """From the message to the result."""
+        slot = self.app.slot
+        job: Job = parse_message(args, message, job_id)
+        check_wanted(job, slot.settings)
+        with slot.promise(job):
+            picture = slot.load_image(job.image, attempt, side_enough(job.options))
+            picture = picture.rotated(job.options.rotate)
+            attempt.stopwatch.lap("decode")
+            found = slot.estimate(picture, job)
+        attempt.stopwatch.lap("estimate", parts=found.timings_ms)
+        overlay = slot.draw(picture, found, job.options.overlay_options)
+        attempt.stopwatch.lap("overlay")
+        stored = slot.store(job_id, overlay), slot.store_maps(job_id, found)
+        attempt.stopwatch.lap("store")
+        return dict(slot.result(job_id, attempt, job, picture, found, stored).to_message())
 
 
 estimate = app.register_task(PoseTask())

@@ -23,8 +23,8 @@ _MOST_BOUNDS = 15
 #: A job's stages, in the order in which they run; the names are those of ``timings_ms``.
 STAGES = ("decode", "preprocess", "net", "associate", "parts", "overlay", "store")
 #: What a message can end in: a result, a permanent failure, another attempt later, a dead letter, nothing (another
-#: message of the job was first), the death of its slot.
-OUTCOMES = ("succeeded", "failed", "retried", "dead", "ignored", "lost")
+#: message of the job was first), parts that the work of a film goes on in, the death of its slot.
+OUTCOMES = ("succeeded", "failed", "retried", "dead", "ignored", "continued", "lost")
 
 
 def _tree(error: Type[BaseException]) -> Iterator[str]:
@@ -49,10 +49,12 @@ class Histogram(ctypes.Structure):
 
 
 class JobTally(ctypes.Structure):
-    """One slot's jobs."""
+    """One slot's jobs, and the segments and frames of films, which are none."""
 
     _fields_ = (
         ("starts", ctypes.c_int64),
+        ("segments", ctypes.c_int64),
+        ("frames", ctypes.c_int64),
         ("outcomes", ctypes.c_int64 * len(OUTCOMES)),
         ("errors", ctypes.c_int64 * len(ERRORS)),
         ("seconds", Histogram),

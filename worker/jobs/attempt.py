@@ -49,6 +49,10 @@ class Superfluous(Exception):
     """This message of the job is not to be worked on: another attempt is in work, or the job has ended."""
 
 
+class InParts(Exception):
+    """The job's work goes on in parts, and this attempt has ended with that."""
+
+
 class Holding(NamedTuple):
     """What tells this attempt from others: its job, and the worker and message it came in."""
 
@@ -150,9 +154,9 @@ class Attempt:
             logger.info("Job %s is %s; this message of it is dropped.", self._holding.job_id, begun.verdict)
             raise Superfluous
 
-    def uploaded(self, most: int) -> bytes:
-        """The image that was sent with the job, of more than `most` bytes one more; empty if it is gone."""
-        return outlast(lambda: self._ledger.uploaded(self._holding.job_id, most))
+    def uploaded(self, most: int, job_id: str = "") -> bytes:
+        """What was sent with the job, or with `job_id`, of more than `most` bytes one more; empty if it is gone."""
+        return outlast(lambda: self._ledger.uploaded(job_id or self._holding.job_id, most))
 
     def await_parts(self, step: str, frames: int, arguments: Sequence[Mapping[str, Any]]) -> List[Tuple[str, Message]]:
         """Have a film's work go on in parts, and end this attempt; returns the parts' ids and messages, to be sent.
@@ -165,13 +169,16 @@ class Attempt:
         Raises:
             Superfluous: another attempt has taken over.
         """
-        like = replace(self._message, task=PART_TASK, args=[], expires=None)
-        messages = [replace(like, kwargs=dict(one)) for one in arguments]
-        job_id = self._holding.job_id
-        left = outlast(lambda: self._ledger.await_parts(*self._holding, step, frames, messages))
-        if left is None:
+        job_id, own = self._holding.job_id, replace(self._message, expires=None)  # for it has been taken
+        messages = [replace(own, task=PART_TASK, args=[], kwargs=dict(one)) for one in arguments]
+        if not outlast(lambda: self._ledger.await_parts(*self._holding, own, step, frames, messages)):
             raise Superfluous
-        return [(Part(job_id, step, number).id, message) for number, message in enumerate(messages)] if left else []
+        states = outlast(lambda: self._ledger.part_states(job_id, step, len(messages)))
+        return [
+            (Part(job_id, step, number).id, message)
+            for number, (message, state) in enumerate(zip(messages, states))
+            if state == "waiting"
+        ]
 
     def part_states(self, count: int) -> List[str]:
         """The states of the film's parts, of which there are so many in this step."""

@@ -193,20 +193,20 @@ class Ledger:
         return Beginning(_text(verdict), int(attempts), float(age_s), _text(step[0]) if step else "")
 
     def await_parts(
-        self, job_id: str, holder: str, step: str, frames: int, messages: Sequence[Message]
-    ) -> Optional[int]:
-        """Have a film's work go on in parts, which are recorded, to be sent, and end its attempt.
-
-        Returns how many of the parts are not done yet; None if it is not this attempt's turn any more.
+        self, job_id: str, holder: str, own: Message, step: str, frames: int, messages: Sequence[Message]
+    ) -> bool:
+        """Have a film's work go on in parts, which are recorded, to be sent; its attempt ends. A part that was done before
+        stays so. False: it is not this attempt's turn any more.
 
         Args:
+            own: the film's message, to be sent when all parts have ended.
             step: what is done in them, one of worker.video_contract.STEPS.
             frames: of all parts together.
             messages: one for each part, all for one queue.
         """
         words = [word for message in messages for word in (message.digest, message.dumps())]
-        left = self._run("await", job_id, holder, step, frames, messages[0].list, KEEP_S, *words)
-        return None if left is None else int(left)
+        arguments = (holder, own.dumps(), step, frames, own.list, KEEP_S)
+        return bool(self._run("await", job_id, *arguments, *words))
 
     def resume(self, job_id: str) -> Optional[Message]:
         """The message of a film whose parts have all ended, which is to be sent; None: it is not its time."""

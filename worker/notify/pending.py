@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import redis
 
-from worker.contract import parse_job
+from worker.contract import Job, parse_job
 from worker.errors import InvalidRequest
 from worker.servers import DEFAULT_URL, Keys, connect
 from worker.settings import Settings
@@ -148,7 +148,7 @@ def wanted(message: Any, settings: Settings) -> Optional[Tuple[Optional[str], Op
     if not isinstance(message, dict) or not (message.get("webhook") or message.get("callback")):
         return None
     try:
-        job = parse_job("-", {}, webhook=message.get("webhook"), callback=message.get("callback"))
+        job: Job = parse_job("-", {}, webhook=message.get("webhook"), callback=message.get("callback"))
     except InvalidRequest:
         return None  # which is what the job ends with
     webhook = job.webhook if settings.webhook_secret else None

@@ -12,7 +12,7 @@ import json
 import time
 from typing import Any, Dict, Mapping
 
-from worker.contract import Job, without_query
+from worker.contract import AnyJob, without_query
 from worker.errors import InvalidRequest
 from worker.public_http import exchange
 from worker.settings import Settings
@@ -22,16 +22,16 @@ _MOST_BYTES = 1 << 16
 _ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
 
-def check_wanted(job: Job, settings: Settings) -> None:
+def check_wanted(job: AnyJob, settings: Settings) -> None:
     """Raises InvalidRequest if `job` wants a webhook or a callback that this deployment does not call."""
     if job.callback and job.callback.queue not in settings.callback_queues:
         raise InvalidRequest(
-            f"The job for {without_query(job.image)!r} names a callback for the queue {job.callback.queue!r}, but this "
+            f"The job for {without_query(job.path)!r} names a callback for the queue {job.callback.queue!r}, but this "
             f"worker sends to {', '.join(settings.callback_queues) or 'none'} only; list it in POSE_CALLBACK_QUEUES."
         )
     if job.webhook and not settings.webhook_secret:
         raise InvalidRequest(
-            f"The job for {without_query(job.image)!r} names a webhook, but this worker calls none; "
+            f"The job for {without_query(job.path)!r} names a webhook, but this worker calls none; "
             "set POSE_WEBHOOK_SECRET."
         )
 

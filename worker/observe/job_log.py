@@ -24,9 +24,11 @@ def log_end(end: AttemptEnd) -> None:
         return
     seconds = (end.pause_s or 0.0) if end.kind == "retried" else end.seconds
     mark, verb = _MARKS.get(end.kind, "✗"), _VERBS[end.kind]
-    sentence = f"{mark} pose.estimate[{end.job_id}] {verb} {seconds:.3f} s"
+    sentence = f"{mark} {end.message.task}[{end.job_id}] {verb} {seconds:.3f} s"
     timings = end.result.get("timings_ms", {})
-    if end.result:
+    if "frames" in end.result:
+        sentence += f": {_shown(end.image)}, {end.result['frames']} frames"
+    elif end.result:
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in timings.items() if stage != "total")
         sentence += f": {_shown(end.image)}, {len(end.result['people'])} people ({stages} ms)"
     else:
@@ -49,7 +51,7 @@ def _fields(end: AttemptEnd) -> Dict[str, Any]:
         fields["pause_s"] = round(end.pause_s, 3)
     if end.error is not None:
         fields.update(error=end.error_name, reason=str(end.error))
-    if end.result:
+    if "people" in end.result:
         fields.update(people=len(end.result["people"]), timings_ms=dict(end.result["timings_ms"]))
     return fields
 

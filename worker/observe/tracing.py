@@ -64,7 +64,7 @@ class Tracer:
 
     def trace(self, end: AttemptEnd) -> None:
         """Make the spans of an attempt that has just ended; there are none of a message that was superfluous."""
-        if end.kind == "ignored":
+        if end.kind in ("ignored", "continued"):
             return
         from opentelemetry import propagate, trace
 
@@ -100,7 +100,7 @@ def _attributes(end: AttemptEnd) -> Dict[str, Any]:
         "pose.attempt": end.attempt,
         "pose.outcome": end.kind,
     }
-    if end.result:
+    if "people" in end.result:
         found["pose.people"] = len(end.result["people"])
     if end.error is not None:
         found["error.type"] = end.error_name

@@ -15,6 +15,7 @@ from worker.device.board import Board, SlotRow, now
 from worker.device.tally import ATTEMPTS, PEOPLE, SECONDS, WAITS
 from worker.jobs.attempt import AttemptEnd
 from worker.jobs.ledger import LEASE_S
+from worker.video_contract import PART_TASK
 
 #: What a whole process group is sent when a host goes down; the worker's parent then drains, and slots work on.
 _SIGNALS = {signal.SIGTERM, signal.SIGHUP}
@@ -48,7 +49,7 @@ class Life:
         self._row.pid = os.getpid()  # last: from here on, the parent looks after this row
         self._parent = os.getppid()
         self._renew: Optional[Callable[[], None]] = None
-        self._limited = False
+        self._limited, self._limit_s = False, 0.0
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         signal.signal(signal.SIGALRM, self._time_is_up)
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
@@ -68,14 +69,19 @@ class Life:
         Raises:
             TimeUp: at any point within, at most once. It may also leave the ``with`` statement itself.
         """
-        self._row.working_since, self._limited = now(), True
-        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        self._limit_s, self._limited = limit_s, True
+        self.go_on()
         try:
             yield
         finally:
             self._limited = False
             signal.setitimer(signal.ITIMER_REAL, 0)
             self._row.working_since = 0.0
+
+    def go_on(self) -> None:
+        """A piece of the job's work is done: the next one has the time limits of a whole job."""
+        self._row.working_since = now()
+        signal.setitimer(signal.ITIMER_REAL, self._limit_s)
 
     @contextlib.contextmanager
     def decoding(self) -> Iterator[None]:
@@ -90,8 +96,12 @@ class Life:
         """The job is not in work any more, and is counted by its end."""
         self._row.busy_since, self._row.working_since, self._renew = 0.0, 0.0, None
         tally = self._row.tally
+        if end.message.task == PART_TASK:  # no job of a sender's
+            tally.segments += end.kind == "succeeded"
+            tally.frames += end.result.get("frames", 0)
+            return
         tally.count(end.kind, end.error_name)
-        if end.kind == "ignored":
+        if end.kind in ("ignored", "continued"):
             return
         tally.seconds.observe(end.seconds, SECONDS)
         if end.waited_s is not None:
@@ -104,7 +114,7 @@ class Life:
             tally.attempts.observe(end.attempt, ATTEMPTS)
         for lap in end.laps:
             tally.stage(lap.stage, lap.ended - lap.begun)
-        if end.result:
+        if "people" in end.result:
             tally.people.observe(len(end.result["people"]), PEOPLE)
 
     def _time_is_up(self, *_: Any) -> None:

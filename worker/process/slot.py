@@ -7,13 +7,13 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 
 from worker import logs
-from worker.contract import Image, Job, Model, Overlay, OverlayOptions, Result, without_query
+from worker.contract import AnyJob, Image, Job, Model, Overlay, OverlayOptions, Result, without_query
 from worker.device.channel import RemoteNet
 from worker.device.nets import Nets
 from worker.device.pin import Device, own_batch
@@ -37,7 +37,7 @@ from worker.settings import Settings
 from worker.storage.urls import key_of, open_store
 
 
-class _Served(NamedTuple):
+class Served(NamedTuple):
     """One net that the slot reaches; `remote` is None where the slot holds it itself."""
 
     model: Model
@@ -71,12 +71,15 @@ class Slot:
         #: Worker, device and process, for results and histories.
         self.where = {"worker": worker, "device": device.title, "pid": os.getpid()}
         cv2.setNumThreads(1)  # the net's threads, or the other slots, already fill the cores
-        self._address, self._batch = net_address, own_batch(settings, device)
+        #: Most inputs in one pass of the net.
+        self.batch = own_batch(settings, device)
+        self._address = net_address
         self._nets = Nets(settings, device) if net_address is None else None
         self._untidy = False
-        self._served: Dict[str, _Served] = {}
+        self._served: Dict[str, Served] = {}
         self._part_nets: Dict[str, PartNet] = {}
-        self._policy = ImagePolicy(
+        #: What may be read.
+        self.policy = ImagePolicy(
             roots=settings.image_roots,
             max_bytes=settings.max_bytes,
             max_pixels=settings.max_pixels,
@@ -86,7 +89,8 @@ class Slot:
         )
         for root in settings.image_roots:
             check_root(root)
-        self._store = open_store(settings.overlays_url, prefix=settings.key_prefix)
+        #: Where overlays go, and what else is too large for a result.
+        self.stored = open_store(settings.overlays_url, prefix=settings.key_prefix)
 
     def announce(self, end: AttemptEnd) -> None:
         """Let everybody who counts, logs or traces attempts hear of one's end."""
@@ -104,10 +108,9 @@ class Slot:
         gc.freeze()  # what is there now stays: it need not be looked through
 
     @contextmanager
-    def promise(self, job: Job) -> Iterator[None]:
+    def promise(self, job: AnyJob) -> Iterator[None]:
         """Within, the net process expects an input of `job`'s, and others' wait for it to share a pass."""
-        remote = self._serve(self._net_of(job)).remote
-        self._check_parts(job)
+        remote = self.check(job).remote
         if remote is None:
             yield
             return
@@ -122,14 +125,14 @@ class Slot:
         `enough` pixels; raises ImageError, ImageNotReady or ImageUnreadable."""
         if self._untidy:  # an error holds what its frames held, such as an image, until Python looks for cycles
             gc.collect()
-        policy = replace(self._policy, wait_for_missing=attempt.age_s < self.settings.file_grace_s)
+        policy = replace(self.policy, wait_for_missing=attempt.age_s < self.settings.file_grace_s)
         if is_upload(path):
             data = checked_upload(attempt.uploaded(policy.max_bytes), path, policy)
         else:
             data = read_image(path, policy)
         try:
             with self.life.decoding():
-                return decode_image(data, path, self._policy, enough)
+                return decode_image(data, path, self.policy, enough)
         except TimeUp as exc:  # another attempt would take as long
             raise ImageTooLarge(
                 f"{printable(without_query(path))} was not decoded within {self.settings.soft_time_limit_s:g} s; "
@@ -138,23 +141,37 @@ class Slot:
 
     def estimate(self, picture: LoadedImage, job: Job) -> Estimate:
         """Find the people in `picture`; raises JobTooLarge or ImageTooLarge if that asks for too much of the net."""
-        estimator, options = self._serve(self._net_of(job)).estimator, to_estimate_options(job.options)
-        pixels, most = estimator.net_pixels(picture.height, picture.width, options), self.settings.max_net_pixels
+        return self.look([picture.pixels], job, picture.reduced)[0]
+
+    def look(self, images: Sequence[np.ndarray], job: AnyJob, reduced: int = 1) -> List[Estimate]:
+        """Find the people in each of `images`, uint8 (H, W, 3) BGR, of one size; see :meth:`estimate`.
+
+        Args:
+            reduced: how many times larger their sources are.
+        """
+        estimator, options = self.net_of(job).estimator, to_estimate_options(job.options)
+        height, width = (side * reduced for side in images[0].shape[:2])
+        pixels, most = estimator.net_pixels(height, width, options), self.settings.max_net_pixels
         if pixels > most:
             raise JobTooLarge(
-                f"The job asks the net for {pixels} pixels of an image of {picture.width}x{picture.height}, more than "
+                f"The job asks the net for {pixels} pixels of an image of {width}x{height}, more than "
                 f"{most}; lower target_height, scales or max_width, or raise POSE_MAX_NET_PIXELS."
             )
-        found = estimator.estimate([picture.pixels], options, picture.reduced, most - pixels)[0]
+        found = estimator.estimate(images, options, reduced, most - pixels)
         wanted = [part for part in job.options.parts if part != "body"]
-        return self._with_parts(found, picture, wanted, most - pixels - found.crop_pixels) if wanted else found
+        if wanted:
+            found = [
+                self._with_parts(one, image, wanted, most - pixels - one.crop_pixels)
+                for one, image in zip(found, images)
+            ]
+        return found
 
-    def _with_parts(self, found: Estimate, picture: LoadedImage, wanted: Sequence[str], pixels: int) -> Estimate:
+    def _with_parts(self, found: Estimate, image: np.ndarray, wanted: Sequence[str], pixels: int) -> Estimate:
         """`found` with the people's hands or faces, for which the nets may be given so many `pixels`."""
         start = time.perf_counter()
         nets = {part: self._part_net(part) for part in wanted}
         most = pixels // max(net.side**2 for net in nets.values())
-        people, warnings = find_parts(picture.pixels, found.people, found.skeleton, nets, most)
+        people, warnings = find_parts(image, found.people, found.skeleton, nets, most)
         timings = {**found.timings_ms, "parts": (time.perf_counter() - start) * 1000}
         return replace(found, people=people, warnings=(*found.warnings, *warnings), timings_ms=timings)
 
@@ -170,7 +187,7 @@ class Slot:
         """Keep the overlay until the result expires; the same job always gets the same key."""
         if overlay is None:
             return None
-        return self._put(job_id, overlay, "image/png" if overlay.startswith(b"\x89PNG") else "image/jpeg")
+        return self.put(job_id, overlay, "image/png" if overlay.startswith(b"\x89PNG") else "image/jpeg")
 
     def store_maps(self, job_id: str, estimate: Estimate) -> Optional[Overlay]:
         """Keep the maps beside the overlay, if the job wants them."""
@@ -178,11 +195,12 @@ class Slot:
         if maps is None:
             return None
         data = maps_archive(maps.heatmaps, maps.pafs, maps.geometry)
-        return self._put(job_id, data, "application/zip")
+        return self.put(job_id, data, "application/zip")
 
-    def _put(self, job_id: str, data: bytes, media_type: str) -> Overlay:
+    def put(self, job_id: str, data: bytes, media_type: str) -> Overlay:
+        """Keep `data` of a type that jobs store, until the result expires; raises StorageUnavailable."""
         key = key_of(job_id, media_type)
-        return self._store.put(key, data, media_type=media_type, ttl_s=self.settings.result_expires_s)
+        return self.stored.put(key, data, media_type=media_type, ttl_s=self.settings.result_expires_s)
 
     def result(
         self,
@@ -204,7 +222,7 @@ class Slot:
                 format=picture.format,
                 frames=picture.frames,
             ),
-            model=self._serve(self._net_of(job)).model,
+            model=self.net_of(job).model,
             skeleton=skeleton.name,
             keypoint_names=skeleton.keypoints,
             limbs=skeleton.drawn,
@@ -218,23 +236,26 @@ class Slot:
             attempt=attempt.number,
         )
 
-    def _net_of(self, job: Job) -> str:
+    def net_of(self, job: AnyJob) -> Served:
+        """The net that `job` asks for; raises InvalidRequest if the worker has no such net."""
         wanted = job.options.model or self.settings.model
         if wanted not in self.settings.served:
             raise InvalidRequest(
-                f"The job for {without_query(job.image)!r} asks for the net {wanted!r}, but this worker serves "
+                f"The job for {without_query(job.path)!r} asks for the net {wanted!r}, but this worker serves "
                 f"{', '.join(map(repr, self.settings.served))}; name one of them, or another queue."
             )
-        return wanted
+        return self._serve(wanted)
 
-    def _check_parts(self, job: Job) -> None:
+    def check(self, job: AnyJob) -> Served:
+        """The net that `job` asks for; raises InvalidRequest if the worker lacks that, or one of a part."""
         for part in job.options.parts:
             if part != "body" and part not in self.settings.part_nets:
                 variable = {"hands": "POSE_HAND_NET", "face": "POSE_FACE_NET"}[part]
                 raise InvalidRequest(
-                    f"The job for {without_query(job.image)!r} asks for the part {part!r}, but this worker has no net "
+                    f"The job for {without_query(job.path)!r} asks for the part {part!r}, but this worker has no net "
                     f"of it; leave it out, name another queue, or set the worker's {variable}."
                 )
+        return self.net_of(job)
 
     def _part_net(self, part: str) -> PartNet:
         """The net of `part`, whose inputs nobody is told of before they are there."""
@@ -248,7 +269,7 @@ class Slot:
                 return run(inputs)
 
             stated, offset = manifest.input, manifest.heatmaps.offset
-            self._part_nets[part] = PartNet(look, stated.stride, stated.pad_value, offset, at_once=self._batch)
+            self._part_nets[part] = PartNet(look, stated.stride, stated.pad_value, offset, at_once=self.batch)
         return self._part_nets[part]
 
     def _reach(self, name: str, manifest: Manifest) -> Tuple[Optional[RemoteNet], InputsToMaps]:
@@ -268,14 +289,14 @@ class Slot:
             return None, run
         # Longer than the time after which the net process counts as hanging, which ends the wait first.
         timeout_s, number = self.settings.net_timeout_s + 5, self.settings.nets.index(name)
-        remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s, shares=self._batch > 1)
+        remote = RemoteNet(self._address, manifest, number=number, timeout_s=timeout_s, shares=self.batch > 1)
         return remote, remote
 
-    def _serve(self, name: str) -> _Served:
+    def _serve(self, name: str) -> Served:
         if name not in self._served:
             manifest = read_manifest(self.settings.models_dir / name)
             remote, run = self._reach(name, manifest)
-            self._served[name] = _Served(
+            self._served[name] = Served(
                 Model(name=manifest.name, sha256=manifest.sha256),
                 Estimator(
                     run,
@@ -284,7 +305,7 @@ class Slot:
                     offset=manifest.heatmaps.offset,
                     skeleton=skeleton_of(manifest.name, manifest.skeleton, manifest.channels),
                     room=remote.empty if remote else anywhere,
-                    at_once=self._batch,
+                    at_once=self.batch,
                 ),
                 remote,
             )
