@@ -42,13 +42,14 @@ class PoseApp(Celery):
 
     Attributes:
         parent: what the worker's main process holds; slots have it from before they forked.
-        slot: what a slot holds; not there in the parent.
+        slot, films: what a slot holds, and does for films; not there in the parent.
         incarnation: tells this worker from the one of its name that was killed before it.
     """
 
     amqp_cls = "worker.broker.transport:CheckedAmqp"
     parent: Parent
     slot: Any  # worker.process.slot.Slot, which brings OpenCV
+    films: Any  # worker.process.film.FilmWork
     incarnation: str = secrets.token_hex(4)
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:
@@ -238,6 +239,7 @@ def start_slot(**_: Any) -> None:
     parent.in_slot()
     pool.leave_soon()
     try:
+        from worker.process.film import FilmWork
         from worker.process.life import Life
         from worker.process.slot import Slot
 
@@ -245,6 +247,7 @@ def start_slot(**_: Any) -> None:
         app.slot = Slot(
             settings(), parent.device, parent.name, life, parent.net_address, tracer(settings(), parent.name)
         )
+        app.films = FilmWork(app.slot)
         app.slot.warm()
     except Exception as exc:
         logger.critical("✗ A slot cannot start: %s", exc, exc_info=not isinstance(exc, PoseError))

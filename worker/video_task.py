@@ -42,7 +42,7 @@ class VideoTask(JobTask):
         slot = self.app.slot
         job: VideoJob = parse_message(args, message, job_id, VideoJob)
         check_wanted(job, slot.settings)
-        films, options = slot.films, message.get("options") or {}
+        films, options = self.app.films, message.get("options") or {}
         if not attempt.step:
             slot.check(job)
             made = films.plan(job_id, job, attempt)
@@ -82,7 +82,7 @@ class PartTask(JobTask):
 
     def work(self, attempt: Attempt, job_id: str, args: Sequence[Any], message: Dict[str, Any]) -> Dict[str, Any]:
         """Look, or draw."""
-        films, part = self.app.slot.films, part_of(job_id)
+        films, part = self.app.films, part_of(job_id)
         job: VideoJob = parse_job(message.get("video"), message.get("options"), kind=VideoJob)
         try:
             head, segment = Head.of(message["head"]), Segment.of(message["segment"])

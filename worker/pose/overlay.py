@@ -21,7 +21,7 @@ _THICKNESS = 1 / 160
 #: Pixels that are blended at a time: it takes some floating-point numbers for each, and these stay in the cache.
 _BAND = 1 << 16
 #: Distinguishes people: eight colours that differ in hue or lightness, the strongest contrasts first.
-_PEOPLE: Tuple[Color, ...] = (
+PEOPLE_COLORS: Tuple[Color, ...] = (
     (48, 48, 230),
     (230, 140, 20),
     (40, 200, 40),
@@ -101,7 +101,7 @@ def _colors(colors: Union[str, Sequence[Color]], number: int, skeleton: Skeleton
     """The colour of each keypoint of the person of this number."""
     if colors == "keypoints":
         return skeleton.colors
-    palette = _PEOPLE if isinstance(colors, str) else colors
+    palette = PEOPLE_COLORS if isinstance(colors, str) else colors
     return [palette[number % len(palette)]] * len(skeleton.keypoints)
 
 

@@ -28,7 +28,7 @@ from worker.storage.urls import key_of
 from worker.video.draw import TRAIL_S, Drawer
 from worker.video.encode import encode, join_films
 from worker.video.film import Bounds, Film, Head, probe
-from worker.video.join import Joined, join
+from worker.video.join import join
 from worker.video.lines import FrameFound, dumps, loads
 from worker.video.plan import Segment, plan
 from worker.video.reader import Frame, read_frames
@@ -84,9 +84,7 @@ class FilmWork:
         self._policy = replace(
             slot.policy, max_bytes=settings.max_video_bytes, url_timeout_s=settings.soft_time_limit_s
         )
-        self._bounds = Bounds(
-            settings.max_pixels, settings.max_aspect, settings.max_video_s, settings.max_video_frames
-        )
+        self._bounds = Bounds(settings.max_pixels, settings.max_aspect, settings.max_video_s, settings.max_video_frames)
 
     def plan(self, film_id: str, job: VideoJob, attempt: Attempt) -> Plan:
         """Look at the film from outside, cut it, and keep the plan.
@@ -122,7 +120,7 @@ class FilmWork:
                 found += [FrameFound(frame.number, frame.time_s, one.people) for frame, one in zip(some, estimates)]
                 slot.life.go_on()
         attempt.stopwatch.lap("look")
-        slot.put(part.id, dumps(found, self.skeleton(job)), _LINES)
+        slot.put(part.id, dumps(found), _LINES)
         return len(found)
 
     def join(self, film_id: str, job: VideoJob, made: Plan, states: Sequence[str]) -> Plan:
@@ -144,7 +142,7 @@ class FilmWork:
     def _hand_out(self, film_id: str, skeleton: Skeleton, made: Plan, data: bytes) -> None:
         """Keep for each segment what it is drawn from: its people, and those a little before, whose trails are seen."""
         before: List[FrameFound] = []
-        frames = loads(data, skeleton, _MOST_LINES)
+        frames = loads(data, skeleton)
         left = next(frames, None)
         for segment in made.segments:
             last = segment.frame_number(len(segment.pts) - 1)
@@ -152,7 +150,7 @@ class FilmWork:
             while left is not None and left.number <= last:
                 own.append(left)
                 left = next(frames, None)
-            self._slot.put(Part(film_id, "draw", segment.number).id, dumps(own, skeleton), _LINES)
+            self._slot.put(Part(film_id, "draw", segment.number).id, dumps(own), _LINES)
             before = own
             self._slot.life.go_on()
 
@@ -162,20 +160,20 @@ class FilmWork:
         if style is None:
             raise InvalidRequest("A part of a film is to be drawn that nobody wants drawn.")
         skeleton = self.skeleton(job)
-        found = loads(self._kept(part.id, _LINES, _MOST_LINES), skeleton, _MOST_LINES)
+        found = loads(self._kept(part.id, _LINES, _MOST_LINES), skeleton)
         drawer, count = Drawer(skeleton, to_style(style)), 0
 
         def drawn(frames: Iterator[Frame]) -> Iterator[Tuple[np.ndarray, float]]:
             nonlocal count
             for frame in frames:
-                yield drawer.draw(_turned(frame.pixels, job), people.get(frame.number), frame.time_s), frame.time_s
+                yield drawer.draw(_turned(frame.pixels, job), people.get(frame.number)), frame.time_s
                 count += 1
                 slot.life.go_on()
 
         people = {one.number: one for one in found}
         drawer.see(one for one in people.values() if one.time_s < segment.times_s[0])
         with self._opened(part.film, job, attempt) as file:
-            data = encode(drawn(self._frames(file, job, head, segment)), quality=style.quality)
+            data = encode(drawn(self._frames(file, job, head, segment)), segment.times_s[0], style.quality)
         attempt.stopwatch.lap("draw")
         slot.put(part.id, data, _FILM)
         return count
@@ -183,14 +181,15 @@ class FilmWork:
     def put_together(self, film_id: str, made: Plan) -> Overlay:
         """The drawn segments as one film, which is kept."""
         with tempfile.TemporaryDirectory() as folder:
-            paths, out = [], Path(folder) / "film.mp4"
+            parts, out = [], Path(folder) / "film.mp4"
             for segment in made.segments:
                 data = self._kept(Part(film_id, "draw", segment.number).id, _FILM, _MOST_FILM)
                 if data:
-                    paths.append(Path(folder) / f"{segment.number}.mp4")
-                    paths[-1].write_bytes(data)
+                    path = Path(folder) / f"{segment.number}.mp4"
+                    path.write_bytes(data)
+                    parts.append((path, segment.times_s[0]))
                 self._slot.life.go_on()
-            join_films(paths, out)
+            join_films(parts, out)
             return self._slot.put(film_id, out.read_bytes(), _FILM)
 
     def clear(self, film_id: str, made: Plan) -> None:
@@ -283,4 +282,3 @@ def _described(film: Film, job: VideoJob) -> Video:
 
 def _turned(pixels: np.ndarray, job: VideoJob) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(pixels, -job.options.rotate // 90)) if job.options.rotate else pixels
-

@@ -42,9 +42,51 @@ FORMATS: Dict[str, str] = {
 _DEMUXERS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm"}
 #: Decoders of video that are in use. FFmpeg has hundreds more, seldom tried and seldom needed.
 CODECS = frozenset(
-    "h264 hevc vp8 vp9 av1 libdav1d mpeg4 mpeg1video mpeg2video mjpeg msmpeg4v1 msmpeg4 msmpeg4v2 msmpeg4v3 wmv1 wmv2 "
-    "wmv3 vc1 theora flv h263 h263i h263p prores dnxhd ffv1 huffyuv ffvhuff utvideo rawvideo gif apng png dvvideo vp6 "
-    "vp6a vp6f svq1 svq3 cinepak qtrle libvpx libvpx-vp9".split()
+    [
+        "h264",
+        "hevc",
+        "vp8",
+        "vp9",
+        "av1",
+        "libdav1d",
+        "mpeg4",
+        "mpeg1video",
+        "mpeg2video",
+        "mjpeg",
+        "msmpeg4v1",
+        "msmpeg4",
+        "msmpeg4v2",
+        "msmpeg4v3",
+        "wmv1",
+        "wmv2",
+        "wmv3",
+        "vc1",
+        "theora",
+        "flv",
+        "h263",
+        "h263i",
+        "h263p",
+        "prores",
+        "dnxhd",
+        "ffv1",
+        "huffyuv",
+        "ffvhuff",
+        "utvideo",
+        "rawvideo",
+        "gif",
+        "apng",
+        "png",
+        "dvvideo",
+        "vp6",
+        "vp6a",
+        "vp6f",
+        "svq1",
+        "svq3",
+        "cinepak",
+        "qtrle",
+        "libvpx",
+        "libvpx-vp9",
+    ]
 )
 #: What begins a file that is no film, and what to say of it.
 _OTHERS: Tuple[Tuple[bytes, str], ...] = (
@@ -70,7 +112,9 @@ def undecodable(shown: str, reason: str) -> VideoUndecodable:
 
 
 def too_large(shown: str, reason: str) -> VideoTooLarge:
-    return VideoTooLarge(f"{shown} is too large: {reason}; send a smaller or shorter film, or raise the worker's limit.")
+    return VideoTooLarge(
+        f"{shown} is too large: {reason}; send a smaller or shorter film, or raise the worker's limit."
+    )
 
 
 def reason_of(exc: BaseException) -> str:
@@ -147,7 +191,9 @@ def _not_opened(head: bytes, shown: str, exc: FFmpegError) -> VideoUndecodable:
         if head.lstrip().startswith(start):
             return undecodable(shown, what)
     names = ", ".join(sorted(set(FORMATS.values())))
-    return undecodable(shown, f"it is broken or in none of the accepted formats ({reason_of(exc)}); send one of {names}, webp")
+    return undecodable(
+        shown, f"it is broken or in none of the accepted formats ({reason_of(exc)}); send one of {names}, webp"
+    )
 
 
 def _refuse(url: str, flags: int, options: Dict[str, str]) -> NoReturn:

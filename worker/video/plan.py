@@ -92,7 +92,11 @@ def plan(
         InvalidRequest: no frame is left.
         ValueError: `every`, `max_frames` or `frames_per_segment` is out of range.
     """
-    if every < 1 or not 1 <= frames_per_segment <= MAX_FRAMES_PER_SEGMENT or (max_frames is not None and max_frames < 1):
+    if (
+        every < 1
+        or not 1 <= frames_per_segment <= MAX_FRAMES_PER_SEGMENT
+        or (max_frames is not None and max_frames < 1)
+    ):
         raise ValueError("every, max_frames and frames_per_segment must be at least 1")
     times = np.round(film.times_s, 6)
     from_ = 0 if start_s is None else int(np.searchsorted(times, start_s, side="left"))

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 import numpy as np
 import pytest
@@ -217,7 +217,12 @@ def test_a_list_that_names_files_or_servers_opens_none(tmp_path: Path, kind: str
     server = _Server()
     inner = make_film(tmp_path / "inner.ts", frames(5))
     try:
-        for name in (f"http://127.0.0.1:{server.port}/a.ts", f"tcp://127.0.0.1:{server.port}", str(inner), "/etc/passwd"):
+        for name in (
+            f"http://127.0.0.1:{server.port}/a.ts",
+            f"tcp://127.0.0.1:{server.port}",
+            str(inner),
+            "/etc/passwd",
+        ):
             path = tmp_path / f"a.{kind}"
             path.write_text(_LISTS[kind].format(name))
             with pytest.raises(VideoUndecodable, match="names other"):

@@ -146,7 +146,9 @@ def test_of_a_film_that_vanished_halfway_the_rest_is_missing(tmp_path: Path) -> 
 
 
 def test_a_film_that_changes_its_size_keeps_its_first(tmp_path: Path) -> None:
-    parts = [make_film(tmp_path / f"{at}.h264", [drawn(at, *size)] * 8) for at, size in enumerate(((256, 192), (384, 288)))]
+    parts = [
+        make_film(tmp_path / f"{at}.h264", [drawn(at, *size)] * 8) for at, size in enumerate(((256, 192), (384, 288)))
+    ]
     path = tmp_path / "a.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     found, missing = read(path, 5)
@@ -156,7 +158,9 @@ def test_a_film_that_changes_its_size_keeps_its_first(tmp_path: Path) -> None:
 
 
 def test_frames_that_outgrow_the_bound_are_missing(tmp_path: Path) -> None:
-    parts = [make_film(tmp_path / f"{at}.h264", [drawn(at, *size)] * 8) for at, size in enumerate(((256, 192), (1280, 960)))]
+    parts = [
+        make_film(tmp_path / f"{at}.h264", [drawn(at, *size)] * 8) for at, size in enumerate(((256, 192), (1280, 960)))
+    ]
     path = tmp_path / "a.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     found, missing = read(path)
