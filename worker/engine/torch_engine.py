@@ -39,13 +39,23 @@ class TorchNet(Net):
         threads: CPU threads of this process; None: one for each core.
         compile: ``off`` or ``graph``; see :mod:`worker.engine.torch_compiled`; CUDA graphs mean
             nothing on a CPU.
+        pad, fuse: whether a GPU's net has its channels padded to multiples of 8, and Relu in the kernel of its
+            convolution; benchmarks ask what each brings.
 
     Raises:
         ModelError: the net's files are corrupt, or it uses something that is not supported.
     """
 
     def __init__(
-        self, manifest: Manifest, *, device: str, precision: str, threads: Optional[int], compile: str
+        self,
+        manifest: Manifest,
+        *,
+        device: str,
+        precision: str,
+        threads: Optional[int],
+        compile: str,
+        pad: bool = True,
+        fuse: bool = True,
     ) -> None:
         if precision not in _DTYPES:
             raise ModelError(f"There is no precision {precision!r}; there are {', '.join(_DTYPES)}.")
@@ -62,8 +72,8 @@ class TorchNet(Net):
         self._blobs = net.output_blobs
         side = probe_side(manifest)
         shapes = check_shapes(net, side, side)
-        net = optimise(net) if device == "cpu" else pad_channels(optimise(net))
-        module: Any = build_graph(net)
+        on_gpu, net = device != "cpu", optimise(net)
+        module: Any = build_graph(pad_channels(net) if on_gpu and pad else net, fuse=on_gpu and fuse)
         if shapes:
             check_outputs(manifest, net.name, shapes)
         spec = manifest.input
