@@ -110,8 +110,8 @@ def _net_rows(plan: Plan, directory: Path, mode: str, matrices: float) -> List[R
         pieces = [frames[i : i + 1] for i in range(batch)]
         maps = [empty_maps(net.manifest, 1, plan.size) for _ in range(batch)]
         with torch.inference_mode():
-            ready = net._normalised(pieces)
-            alone = batch / seconds(lambda ready=ready: net._module(ready), plan.passes, plan.device)
+            ready = net.normalised(pieces)
+            alone = batch / seconds(lambda ready=ready: net.module(ready), plan.passes, plan.device)
         filled = batch / seconds(lambda p=pieces, m=maps: net.fill(p, m), plan.passes, plan.device)
         row = Row(batch, alone, filled, alone * flop / 1e12, *_peak(plan.device))
         megabytes = (row.given / 1e6, row.taken / 1e6, row.used / 1e6)
@@ -193,7 +193,7 @@ def _runtimes(plan: Plan, directory: Path, batch: np.ndarray) -> Iterator[Tuple[
 
 def _compiled(plan: Plan, directory: Path, batch: np.ndarray) -> Callable[[], Any]:
     net: Any = load(directory, device=plan.device, precision=plan.precision)
-    module = torch.compile(net._module, **plan.compiled)
+    module = torch.compile(net.module, **plan.compiled)
     dtype = torch.float32 if plan.device == "cpu" else torch.float16
     given = torch.from_numpy(batch).to(plan.device, dtype).contiguous(memory_format=torch.channels_last)
     return lambda: module(given)
