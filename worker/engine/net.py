@@ -72,14 +72,15 @@ class Net(ABC):
         stride = self.manifest.input.stride
         for height, width in sizes:
             sides = -(-height // stride) * stride, -(-width // stride) * stride
-            try:
-                for count in range(1, batch + 1):
-                    inputs = np.zeros((count, *sides, 3), np.uint8)
+            # The largest first: what it leaves of memory serves the others, which would leave pieces too small for it.
+            for count in range(batch, 0, -1):
+                inputs = np.zeros((count, *sides, 3), np.uint8)
+                try:
                     for _ in range(self.warm_passes):
                         self(inputs)
-            except DeviceOutOfMemory:
-                if count == 1:
-                    raise
+                except DeviceOutOfMemory:
+                    if count == 1:
+                        raise
 
     @abstractmethod
     def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:

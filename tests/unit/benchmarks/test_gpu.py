@@ -38,12 +38,13 @@ def test_every_net_is_measured_through_the_queue_and_the_first_of_them_first() -
         "rates",
         "nets",
         "queue cmu_coco_people",
+        "settings",
         "estimator",
         "queue cmu_coco",
         "queue mobilenet_thin",
         "foreign",
     ]
-    assert list(parts(DRY)) == ["rates", "nets", "queue mobilenet_thin", "estimator", "foreign"]
+    assert list(parts(DRY)) == ["rates", "nets", "queue mobilenet_thin", "settings", "estimator", "foreign"]
 
 
 def test_ratios_say_how_much_of_what_was_to_be_reached_is() -> None:
