@@ -65,7 +65,7 @@ class Staged:
         staged = self._empty((ends[-1],), dtype)
         staged.copy_(packed, non_blocking=True)
         done: Any = torch.cuda.Event()
-        done.record()
+        done.record(torch.cuda.current_stream(self._device))
         values = staged.numpy()
 
         def wait() -> None:

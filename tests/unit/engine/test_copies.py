@@ -23,18 +23,12 @@ class _Event:
 
     says = ""
 
-    def record(self) -> None:
+    def record(self, stream: Any) -> None:
         pass
 
     def synchronize(self) -> None:
         if self.says:
             raise RuntimeError(self.says)
-
-
-@pytest.fixture(autouse=True)
-def _event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "Event", _Event)
-    monkeypatch.setattr(_Event, "says", "")
 
 
 @pytest.fixture
@@ -45,6 +39,8 @@ def plain(tmp_path: Path) -> Net:
 @pytest.fixture
 def staged(plain: Net, monkeypatch: pytest.MonkeyPatch) -> Net:
     """The same net, which copies as on a GPU."""
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch_engine, "Direct", lambda: Staged("cpu"))
     return load(plain.manifest.directory)
 
@@ -157,3 +153,19 @@ def test_a_net_on_a_cpu_has_done_a_pass_when_it_is_launched(plain: Net) -> None:
     _check(plain, FRAMES, maps)
     wait()
     assert not plain.overlaps
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("mode", ["off", "graph"])
+def test_passes_launched_together_on_a_gpu_are_those_alone(thin_net: Path, mode: str) -> None:
+    net = load(thin_net, device="cuda:0", precision="fp16", compile=mode)
+    net.warm([(184, 248)], 2)
+    batches = np.random.default_rng(9).integers(0, 256, (6, 2, 184, 248, 3), np.uint8)
+    maps = [empty_maps(net.manifest, 2, (184, 248)) for _ in batches]
+    waits = [net.launch([batch], [pair]) for batch, pair in zip(batches, maps)]
+    for wait in reversed(waits):
+        wait()
+    for batch, pair in zip(batches, maps):
+        for found, expected in zip(pair, net(batch)):
+            assert np.abs(found - expected).max() <= 1e-3 * np.ptp(expected)

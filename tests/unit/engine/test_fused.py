@@ -208,3 +208,30 @@ def test_a_device_that_does_not_work_is_not_taken_for_a_refusal(
     kernel.refuses = ""
     _run(fused, X)
     assert len(kernel.made) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("made", [64, 128])
+def test_a_gpu_makes_the_same_and_reads_nothing_that_nobody_has_written(
+    dtype: str, tolerance: float, made: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the allocator's memory is full of NaNs. In the precision that is the default, cuDNN does not refuse."""
+    caplog.set_level("INFO")
+    layers = [("Conv", ["x", "w", "b"], ["c"], {"kernel": 7, "pad": 3}), ("Relu", ["c"], ["y"], {})]
+    weights = {"w": RANDOM.standard_normal((made, 64, 7, 7)) / 50, "b": RANDOM.standard_normal(made)}
+    net = checked(layers, {blob: values.astype(np.float32) for blob, values in weights.items()})
+    kind = getattr(torch, dtype)
+    given = torch.from_numpy(RANDOM.standard_normal((2, 64, 46, 62)).astype(np.float32)).to("cuda:0", kind)
+    given = given.contiguous(memory_format=torch.channels_last)
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.inference_mode():
+        (expected,) = build_graph(net).to("cuda:0", kind)(given)
+        fused = build_graph(net, fuse=True).to("cuda:0", kind)
+        for _ in range(3):
+            spoilt = [torch.full((1 << 22,), float("nan"), device="cuda:0", dtype=kind) for _ in range(8)]
+            del spoilt
+            (found,) = fused(given)
+            assert (found - expected).abs().max() <= tolerance * expected.max()
+    assert dtype != "float16" or not caplog.messages
