@@ -131,7 +131,7 @@ class Running:
             half=half,
             canvas=Canvas(step),
         )
-        self.lost = False
+        self._lost = False
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -139,9 +139,15 @@ class Running:
         try:
             self._server.run()
         except DeviceLost:
-            self.lost = True
+            self._lost = True
             for connection in self._server._connections:  # which end with their process, usually
                 connection.close()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the server ends, for its device is lost."""
+        self._thread.join(10)
+        return self._lost
 
     def await_inputs(self, count: int) -> None:
         """Wait until `count` inputs wait, read or not; the server itself calls this, while it launches."""
