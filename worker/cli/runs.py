@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Tuple, Union
 
 from worker.cli.deployment import deployment
-from worker.client import IN_FLIGHT, JobHandle, PoseClient
-from worker.contract import Options, Result
+from worker.client import IN_FLIGHT, JobHandle, PoseClient, Result
+from worker.contract import Options
 from worker.errors import BrokerUnavailable, PoseError, SettingsError
 from worker.people import to_estimate_options, to_people, to_skeleton
 from worker.pose.estimator import Estimator

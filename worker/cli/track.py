@@ -7,7 +7,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from worker.client.job import Outcome
+from worker.client.outcome import Outcome
 from worker.contract import Result
 from worker.people import from_people, to_people, to_skeleton
 from worker.pose.skeleton import Skeleton

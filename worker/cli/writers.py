@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Optional, Protocol, Sequence, Tuple
 
-from worker.client.job import Outcome
+from worker.client.outcome import Outcome
 from worker.contract import Result
 from worker.errors import InvalidRequest
 from worker.files import replacing, write_whole

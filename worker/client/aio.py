@@ -14,46 +14,68 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from typing import Any, AsyncIterator, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    Any,
+    AsyncIterator,
+    Callable,
+    ClassVar,
+    Dict,
+    Generic,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    TypeVar,
+    Union,
+)
 
+from worker.client.film import Frame, frames_of
 from worker.client.find import EXTENSIONS
-from worker.client.job import JobHandle, Outcome, none_ended, not_ended
+from worker.client.handle import Handle
+from worker.client.outcome import AnyOutcome, Found, Outcome, none_ended, not_ended, of_kind
 from worker.client.result import Result
 from worker.client.silence import SILENT_S, warn, why_not_ended
 from worker.client.status import JobStatus
 from worker.client.sync import IN_FLIGHT, PoseClient, check_many
 from worker.client.waiting import Waiting, next_of
 from worker.contract import Overlay
+from worker.video_contract import Progress, VideoResult
 
 Answer = TypeVar("Answer")
 
 
-class AsyncJob:
-    """One submitted job; as :class:`worker.client.sync.JobHandle`, awaited."""
+class AsyncHandle(Generic[Found]):
+    """What the handles of images and of films have in common; as :class:`worker.client.handle.Handle`, awaited."""
 
-    def __init__(self, client: AsyncPoseClient, handle: JobHandle) -> None:
+    RESULT: ClassVar[Type[Any]]
+
+    def __init__(self, client: AsyncPoseClient, handle: Handle[Any]) -> None:
         self._client = client
-        self.id, self.image = handle.id, handle.image
+        self.id, self.path = handle.id, handle.path
 
     def __repr__(self) -> str:
-        return f"AsyncJob({self.id!r}, {self.image!r})"
+        return f"{type(self).__name__}({self.id!r}, {self.path!r})"
 
     async def state(self) -> str:
         """Celery's state: PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED."""
         return await _in_thread(self._client.sync.state, self.id)
 
-    async def result(self, timeout: Optional[float] = None) -> Result:
-        """Wait for the result; raises as :meth:`worker.client.sync.JobHandle.result`."""
+    async def result(self, timeout: Optional[float] = None) -> Found:
+        """Wait for the result; raises as :meth:`worker.client.handle.Handle.result`."""
         try:
-            outcome = await self._outcome(timeout)
+            outcome = of_kind(self.id, await self._outcome(timeout), self.RESULT)
         except asyncio.TimeoutError:
             why = await _in_thread(why_not_ended, self._client.sync, self.id)
             raise TimeoutError(not_ended(self, timeout, why)) from None
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome
+        found: Found = outcome
+        return found
 
-    async def _outcome(self, timeout: Optional[float]) -> Outcome:
+    async def _outcome(self, timeout: Optional[float]) -> AnyOutcome:
         if timeout is None or timeout > SILENT_S:
             with contextlib.suppress(asyncio.TimeoutError):
                 return await asyncio.wait_for(self._client.outcome(self.id), SILENT_S)
@@ -70,18 +92,56 @@ class AsyncJob:
         await _in_thread(self._client.sync.retry, self.id)
 
     async def overlay(self, timeout: Optional[float] = None) -> Optional[bytes]:
-        """The rendered picture as encoded bytes; None if none was asked for."""
-        overlay = (await self.result(timeout)).overlay
-        return None if overlay is None else await self._client.fetch(overlay, self.id)
-
-    async def maps(self, timeout: Optional[float] = None) -> Optional[bytes]:
-        """The net's maps as the bytes of a NumPy archive; None if they were not asked for."""
-        maps = (await self.result(timeout)).maps
-        return None if maps is None else await self._client.fetch(maps, self.id)
+        """The picture, or the film, that was drawn, as encoded bytes; None if none was asked for."""
+        return await self._fetched((await self.result(timeout)).overlay)
 
     async def cancel(self) -> bool:
         """Have the job not done; see :meth:`worker.client.sync.PoseClient.cancel`."""
         return await _in_thread(self._client.sync.cancel, self.id)
+
+    async def _fetched(self, stored: Optional[Overlay]) -> Optional[bytes]:
+        return None if stored is None else await self._client.fetch(stored, self.id)
+
+
+class AsyncJob(AsyncHandle[Result]):
+    """The job of one image; as :class:`worker.client.handle.JobHandle`, awaited."""
+
+    RESULT = Result
+
+    @property
+    def image(self) -> str:
+        """The image's path, unless only the job's id is known."""
+        return self.path
+
+    async def maps(self, timeout: Optional[float] = None) -> Optional[bytes]:
+        """The net's maps as the bytes of a NumPy archive; None if they were not asked for."""
+        return await self._fetched((await self.result(timeout)).maps)
+
+
+class AsyncVideo(AsyncHandle[VideoResult]):
+    """The job of one film; as :class:`worker.client.handle.VideoHandle`, awaited."""
+
+    RESULT = VideoResult
+
+    @property
+    def video(self) -> str:
+        """The film's path, unless only the job's id is known."""
+        return self.path
+
+    async def progress(self) -> Progress:
+        """How far it is; see :meth:`worker.client.sync.PoseClient.progress`."""
+        return await _in_thread(self._client.sync.progress, self.id)
+
+    async def keypoints(self, timeout: Optional[float] = None) -> bytes:
+        """What was found, as JSON Lines, a line a frame, in gzip."""
+        return await self._client.fetch((await self.result(timeout)).keypoints, self.id)
+
+    async def frames(self, timeout: Optional[float] = None) -> Iterator[Frame]:
+        """The same, read: each frame with its people."""
+        return frames_of(self.id, await self.keypoints(timeout))
+
+
+AnyHandle = TypeVar("AnyHandle", bound=AsyncHandle[Any])
 
 
 class AsyncPoseClient:
@@ -89,7 +149,7 @@ class AsyncPoseClient:
 
     def __init__(self, broker_url: str, **arguments: Any) -> None:
         self.sync = PoseClient(broker_url, **arguments)
-        self._waiting: Dict[str, List[asyncio.Future[Outcome]]] = {}
+        self._waiting: Dict[str, List[asyncio.Future[AnyOutcome]]] = {}
         self._looker: Optional[asyncio.Task[None]] = None
 
     def __repr__(self) -> str:
@@ -114,6 +174,10 @@ class AsyncPoseClient:
         """Put one image on the queue; takes and raises what :meth:`worker.client.sync.PoseClient.submit` does."""
         return AsyncJob(self, await _in_thread(functools.partial(self.sync.submit, path, **arguments)))
 
+    async def submit_video(self, path: Any, **arguments: Any) -> AsyncVideo:
+        """Put one film on the queue; takes and raises what :meth:`worker.client.sync.PoseClient.submit_video` does."""
+        return AsyncVideo(self, await _in_thread(functools.partial(self.sync.submit_video, path, **arguments)))
+
     async def submit_many(self, paths: Iterable[Any], **arguments: Any) -> List[AsyncJob]:
         """Put many images on the queue, with the same arguments."""
         handles = await _in_thread(functools.partial(self.sync.submit_many, paths, **arguments))
@@ -127,17 +191,21 @@ class AsyncPoseClient:
         return [AsyncJob(self, handle) for handle in await _in_thread(submit)]
 
     def job(self, job_id: str) -> AsyncJob:
-        """A job that was submitted before, by this process or another; that it exists is not asked."""
+        """An image's job that was submitted before, by this process or another; that it exists is not asked."""
         return AsyncJob(self, self.sync.job(job_id))
 
-    async def discard(self, job_id: str, result: Optional[Result] = None) -> None:
+    def video(self, job_id: str) -> AsyncVideo:
+        """The same of a film's job."""
+        return AsyncVideo(self, self.sync.video(job_id))
+
+    async def discard(self, job_id: str, result: Union[Result, VideoResult, None] = None) -> None:
         """Delete what is stored of a job that has ended; see :meth:`worker.client.sync.PoseClient.discard`."""
         await _in_thread(self.sync.discard, job_id, result)
 
     def as_completed(
-        self, jobs: Iterable[AsyncJob], *, timeout: Optional[float] = None
-    ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
-        """Give each of `jobs` with its outcome as it ends, an exception too; see :meth:`map`."""
+        self, jobs: Iterable[AnyHandle], *, timeout: Optional[float] = None
+    ) -> AsyncIterator[Tuple[AnyHandle, Any]]:
+        """Give each of `jobs`, images' and films', with its outcome as it ends, an exception too; see :meth:`map`."""
         return self._collect(jobs, None, timeout)
 
     def map(
@@ -153,14 +221,14 @@ class AsyncPoseClient:
 
     async def _collect(
         self, jobs: Iterable[Any], in_flight: Optional[int], timeout: Optional[float]
-    ) -> AsyncIterator[Tuple[AsyncJob, Outcome]]:
+    ) -> AsyncIterator[Tuple[Any, Any]]:
         """As :meth:`as_completed`; `jobs` are some, or calls of :meth:`submit` that are yet to be awaited."""
         left = iter(jobs)
-        waiting: Dict[asyncio.Future[Outcome], AsyncJob] = {}
+        waiting: Dict[asyncio.Future[AnyOutcome], AsyncHandle[Any]] = {}
         try:
             while True:
                 for given in next_of(left, len(waiting), in_flight):
-                    job = given if isinstance(given, AsyncJob) else await given
+                    job = given if isinstance(given, AsyncHandle) else await given
                     waiting[asyncio.ensure_future(self.outcome(job.id))] = job
                 if not waiting:
                     return
@@ -168,22 +236,23 @@ class AsyncPoseClient:
                 if not ended:
                     raise TimeoutError(none_ended(len(waiting), timeout))
                 for future in ended:
-                    yield waiting.pop(future), future.result()
+                    job = waiting.pop(future)
+                    yield job, of_kind(job.id, future.result(), job.RESULT)
         finally:
             for future in waiting:
                 future.cancel()
 
     async def fetch(self, stored: Overlay, job_id: str) -> bytes:
-        """The bytes of a job's overlay or maps; see :meth:`worker.client.sync.PoseClient.fetch`."""
+        """The bytes of what a job's result says is stored; see :meth:`worker.client.sync.PoseClient.fetch`."""
         return await _in_thread(self.sync.fetch, stored, job_id)
 
-    async def outcome(self, job_id: str) -> Outcome:
+    async def outcome(self, job_id: str) -> AnyOutcome:
         """How a job has ended, once it has; the exception of one that failed is returned, not raised.
 
         Raises:
             BrokerUnavailable: the result backend does not answer.
         """
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AnyOutcome] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, []).append(future)
         if self._looker is None or self._looker.done():
             self._looker = asyncio.ensure_future(self._look())
@@ -219,4 +288,4 @@ async def _in_thread(call: Callable[..., Answer], *arguments: Any) -> Answer:
     return await asyncio.get_running_loop().run_in_executor(None, functools.partial(call, *arguments))
 
 
-__all__ = ["AsyncJob", "AsyncPoseClient"]
+__all__ = ["AsyncJob", "AsyncPoseClient", "AsyncVideo"]

@@ -1,4 +1,4 @@
-"""Images that are sent with their jobs, to workers that share no disk with the sender."""
+"""Images and films that are sent with their jobs, to workers that share no disk with the sender."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import base64
 import hashlib
 import io
 import os
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Type
 
-from worker.contract import DATA, UPLOAD
+from worker.contract import DATA, UPLOAD, AnyJob, Job
 from worker.errors import ImageNotFound, ImageTooLarge, InvalidRequest
 from worker.files import printable
 
@@ -25,14 +25,17 @@ class Limits(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """An image that is sent: how the message names it, and what is kept beside the job, if it is not in the message."""
+    """An image or film that is sent: how the message names it, and what is kept beside the job, if not all is in it."""
 
-    image: str
+    place: str
     beside: Optional[bytes]
 
 
-def sent(path: Any, data: Any, upload: bool, limits: Limits) -> Optional[Sent]:
+def sent(path: Any, data: Any, upload: bool, limits: Limits, kind: Type[AnyJob] = Job) -> Optional[Sent]:
     """What is to be sent of the arguments of :meth:`worker.client.sync.PoseClient.submit`; None: only a path.
+
+    Args:
+        kind: an image's job, or a film's, which is never sent in the message itself.
 
     Raises:
         InvalidRequest: it is no image, or both a path and an image.
@@ -44,12 +47,13 @@ def sent(path: Any, data: Any, upload: bool, limits: Limits) -> Optional[Sent]:
     if data is None and not upload:
         return None
     found, title = (_file(path, limits.image), os.fsdecode(path)) if data is None else (_encoded(data), "data")
-    title = printable(title)
+    title, what = printable(title), "image" if kind is Job else "film"
     if not found:
-        raise InvalidRequest(f"The image {title} is empty; send a whole image file.")
+        raise InvalidRequest(f"The {what} {title} is empty; send a whole {what} file.")
     if len(found) > limits.image:
-        raise ImageTooLarge(f"{title} is too large: more than {limits.image} bytes; send a smaller image.")
-    if len(found) * _LONGER + _REST <= limits.message:
+        instead = "a smaller image" if kind is Job else "a smaller film, or its path where the workers can read it"
+        raise ImageTooLarge(f"{title} is too large: more than {limits.image} bytes; send {instead}.")
+    if kind is Job and len(found) * _LONGER + _REST <= limits.message:
         return Sent(f"{DATA};base64,{base64.b64encode(found).decode()}", None)
     return Sent(UPLOAD + hashlib.sha256(found).hexdigest(), found)
 

@@ -6,6 +6,8 @@
 >>> picture = job.overlay()                            # JPEG bytes
 >>> for job, outcome in client.map(paths):             # many, as they end
 ...     print(job.image, outcome)
+>>> film = client.submit_video("/data/street.mp4")     # its frames are spread over all workers
+>>> film.progress().phase, film.result().most_people
 
 worker.client.aio has the same for asyncio. Imports neither torch nor cv2.
 """
@@ -17,47 +19,44 @@ import dataclasses
 import os
 import time
 from itertools import islice
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 import celery
 import celery.exceptions
 import kombu.exceptions
 import redis
 
-from worker.broker.send import send, send_many
+from worker.broker.send import send
 from worker.client.app import broker_errors, client_app, untrusted
+from worker.client.film import progress_of
 from worker.client.find import EXTENSIONS, find_images
-from worker.client.job import Deadline, JobHandle, NewJob, Outcome, new_job, not_ended, result_of
+from worker.client.handle import Handle, JobHandle, VideoHandle
+from worker.client.job import Deadline
+from worker.client.outcome import AnyOutcome, Outcome, not_ended, of_kind, result_of
 from worker.client.result import Result
-from worker.client.sending import Limits, sent
+from worker.client.sender import Sender
+from worker.client.sending import Limits
 from worker.client.silence import SILENT_S, warn, why_not_ended
 from worker.client.status import JobStatus, status_of
 from worker.client.waiting import Waiting, next_of
 from worker.contract import Overlay
-from worker.errors import (
-    BrokerUnavailable,
-    ImageTooLarge,
-    InvalidRequest,
-    JobConflict,
-    JobFailed,
-    PoseError,
-    SettingsError,
-)
+from worker.errors import BrokerUnavailable, InvalidRequest, JobFailed, PoseError, SettingsError
 from worker.jobs.ledger import Ledger
 from worker.notify.pending import Pending
 from worker.servers import DEFAULT_PREFIX, connect, masked, no_worker
 from worker.servers import queue as declared_queue
 from worker.storage.urls import delete, fetch, open_store
+from worker.video_contract import Progress, VideoJob, VideoResult
 
 #: Jobs of :meth:`PoseClient.map` that are on the queue or in work at a time: enough to keep a rack of GPUs busy, few
 #: enough that neither this process nor Redis fills up.
 IN_FLIGHT = 64
 #: Jobs that are recorded, and sent, in one go.
 _AT_ONCE = 100
-#: What :meth:`PoseClient.submit` takes that is no option of the job's.
-_OWN = ("job_id", "priority", "expires", "webhook", "callback")
 #: Seconds for which it is kept that a job was cancelled.
 _CANCELLED_S = 86_400
+
+AnyHandle = TypeVar("AnyHandle", bound=Handle[Any])
 
 
 class PoseClient:
@@ -90,7 +89,6 @@ class PoseClient:
         max_message_bytes: int = 1 << 18,
     ) -> None:
         self._url = self.broker_url = broker_url
-        self._limits = Limits(max_bytes, max_uploads_bytes, max_message_bytes)
         self._results_url = result_backend or broker_url
         self.app = client_app(broker_url, self._results_url, key_prefix)
         self._queue = declared_queue(queue, broker_url)
@@ -98,6 +96,8 @@ class PoseClient:
         results = connect(self._results_url, timeout_s=5)
         self._ledger = Ledger(results, key_prefix)
         self._pending = Pending(results, key_prefix)
+        limits = Limits(max_bytes, max_uploads_bytes, max_message_bytes)
+        self._sender = Sender(self.app, broker_url, self._queue.name, self._ledger, self._pending, limits)
 
     def __repr__(self) -> str:
         return f"PoseClient({masked(self._url)!r}, queue={self._queue.name!r})"
@@ -160,8 +160,25 @@ class PoseClient:
             "callback": callback,
             "queue": queue,
         }
-        (handle,) = self._send([self._new(path, data=data, upload=upload, **given, **options)])
-        return handle
+        job = self._sender.new(path, data=data, upload=upload, **given, **options)
+        self._sender.send([job])
+        return JobHandle(self, job.id, job.path)
+
+    def submit_video(self, path: Any, *, upload: bool = False, **arguments: Any) -> VideoHandle:
+        """Put one film on the queue, whose work is spread over all workers.
+
+        Args:
+            path: the film's, as :meth:`submit` has an image's.
+            upload: whether the file at `path`, as this process sees it, is sent with the job, if it has no more bytes
+                than an image may have.
+            arguments: `job_id`, `priority`, `expires`, `webhook`, `callback` and `queue`, as :meth:`submit` has them;
+                and options, fields of :class:`worker.video_contract.VideoOptions`.
+
+        Raises: as :meth:`submit`.
+        """
+        job = self._sender.new(path, kind=VideoJob, upload=upload, **arguments)
+        self._sender.send([job])
+        return VideoHandle(self, job.id, job.path)
 
     def submit_many(self, paths: Iterable[Any], **arguments: Any) -> List[JobHandle]:
         """Put many images on the queue, with the same arguments; see :meth:`submit`, and :meth:`map` for very many.
@@ -172,8 +189,9 @@ class PoseClient:
         check_many(arguments)
         left, handles = iter(paths), []
         at_once = 1 if arguments.get("upload") else _AT_ONCE  # one image in memory, not a hundred
-        while some := [self._new(path, **arguments) for path in islice(left, at_once)]:
-            handles += self._send(some)
+        while some := [self._sender.new(path, **arguments) for path in islice(left, at_once)]:
+            self._sender.send(some)
+            handles += [JobHandle(self, job.id, job.path) for job in some]
         return handles
 
     def submit_directory(
@@ -201,31 +219,38 @@ class PoseClient:
 
     def as_completed(
         self,
-        jobs: Iterable[JobHandle],
+        jobs: Iterable[AnyHandle],
         *,
         in_flight: Optional[int] = None,
         timeout: Optional[float] = None,
         check: Callable[[], None] = lambda: None,
-    ) -> Iterator[Tuple[JobHandle, Outcome]]:
-        """Give each of `jobs` with its outcome as it ends; see :meth:`map`.
+    ) -> Iterator[Tuple[AnyHandle, Any]]:
+        """Give each of `jobs`, images' and films', with its outcome as it ends; see :meth:`map`.
+
+        An outcome is the result of a job of this kind, or the exception that says why there is none.
 
         Args:
             in_flight: how many of `jobs` are taken, and waited for, at a time; None: all.
             check: called while no job ends; what it raises ends the wait.
         """
         left, waiting = iter(jobs), Waiting(self.ended, timeout, check)
-        taken: Dict[str, JobHandle] = {}
+        taken: Dict[str, AnyHandle] = {}
         while True:
             taken.update((job.id, job) for job in next_of(left, len(taken), in_flight))
             if not taken:
                 return
             for job_id, outcome in waiting.look(taken):
-                yield taken.pop(job_id), outcome
+                job = taken.pop(job_id)
+                yield job, of_kind(job_id, outcome, job.RESULT)
             time.sleep(waiting.pause_s)
 
     def job(self, job_id: str) -> JobHandle:
-        """A job that was submitted before, by this process or another; that it exists is not asked."""
+        """An image's job that was submitted before, by this process or another; that it exists is not asked."""
         return JobHandle(self, job_id)
+
+    def video(self, job_id: str) -> VideoHandle:
+        """The same of a film's job."""
+        return VideoHandle(self, job_id)
 
     def cancel(self, job_id: str) -> bool:
         """Have a job not done, or its result not kept if it is in work; False if it has ended already.
@@ -264,6 +289,15 @@ class PoseClient:
             where = self._ledger.where(job_id)
         return status_of(job_id, where, dict(self.ended([job_id])).get(job_id), self._url)
 
+    def progress(self, job_id: str) -> Progress:
+        """How far a film is; one round trip.
+
+        Raises:
+            BrokerUnavailable: the result backend does not answer.
+        """
+        with broker_errors(self._url):
+            return progress_of(self._ledger.where(job_id))
+
     def retry(self, job_id: str) -> None:
         """Have a job that is failed, dead or revoked done again, under its id, with all its attempts and no deadline.
 
@@ -287,8 +321,8 @@ class PoseClient:
                 self._pending.reopen(job_id)
             send(self.app, self._url, job_id, dataclasses.replace(message, expires=None))
 
-    def wait(self, job: JobHandle, timeout: Optional[float] = None) -> Result:
-        """The result of `job`; see :meth:`JobHandle.result`."""
+    def wait(self, job: Handle[Any], timeout: Optional[float] = None) -> Union[Result, VideoResult]:
+        """The result of `job`, of whichever kind it is; see :meth:`worker.client.handle.Handle.result`."""
         with broker_errors(self._url):
             stored = self.app.AsyncResult(job.id)
             try:
@@ -315,51 +349,9 @@ class PoseClient:
                 return no_worker(self._queue.name, self._url)
         return None
 
-    def _new(
-        self, path: Any = None, *, data: Any = None, upload: bool = False, queue: Optional[str] = None, **given: Any
-    ) -> NewJob:
-        """A job that is checked; the arguments are those of :meth:`submit`."""
-        own = {name: given.pop(name) for name in _OWN if name in given}
-        attached = sent(path, data, upload, self._limits)
-        return new_job(path, given, queue=queue or self._queue.name, sent=attached, **own)
-
-    def _send(self, jobs: Sequence[NewJob]) -> List[JobHandle]:
-        """Record jobs, then send them; one that was submitted before under its id is not sent again."""
-        with broker_errors(self._url):
-            for job in jobs:
-                if job.beside and self._ledger.upload(job.id, job.beside, self._limits.uploads) == "full":
-                    raise ImageTooLarge(
-                        f"The images that were sent with jobs would be more than {self._limits.uploads} bytes "
-                        "together; wait until some of these jobs have ended, or raise POSE_MAX_UPLOADS_BYTES."
-                    )
-            pairs = [(job.id, job.message) for job in jobs]
-            # Of one job, the way without a pipeline takes less time.
-            known = self._ledger.record_many(pairs) if len(pairs) > 1 else [self._ledger.record(*pairs[0])]
-        for job_id in [job.id for job, state in zip(jobs, known) if state == "other"]:
-            raise JobConflict(
-                f"Job {job_id} was submitted before with another image or other options; choose a new id."
-            )
-        fresh = [pair for pair, state in zip(pairs, known) if state == "new"]
-        try:
-            with broker_errors(self._url):
-                if len(fresh) == 1:
-                    send(self.app, self._url, *fresh[0])
-                elif fresh:
-                    send_many(self.app, self._url, fresh)
-        except BrokerUnavailable:
-            with contextlib.suppress(redis.RedisError):
-                for job_id, _ in fresh:
-                    self._ledger.withdraw(job_id)
-            raise
-        for job_id, message in fresh:
-            if "webhook" in message.kwargs or "callback" in message.kwargs:
-                # Workers do that, too. Here it is for a job that no worker takes before its deadline.
-                with contextlib.suppress(redis.RedisError):
-                    self._pending.add(job_id, message.kwargs.get("webhook"), message.kwargs.get("callback"))
-        return [JobHandle(self, job.id, job.image) for job in jobs]
-
-    def ended(self, job_ids: Iterable[str]) -> Iterator[Tuple[str, Outcome]]:
-        """Of `job_ids`, those that have ended: pairs of id and a Result or the exception that ended the job.
+    def ended(self, job_ids: Iterable[str]) -> Iterator[Tuple[str, AnyOutcome]]:
+        """Of `job_ids`, those that have ended: pairs of id and a Result, a film's VideoResult, or the exception that
+        ended the job.
 
         One round trip for all; does not wait.
         """
@@ -372,7 +364,7 @@ class PoseClient:
                 meta: Dict[str, Any] = backend.decode_result(text, job_id) if text else {}
                 if meta.get("status") not in celery.states.READY_STATES:
                     continue
-                outcome: Outcome = result_of(job_id, meta["status"], meta["result"])
+                outcome: AnyOutcome = result_of(job_id, meta["status"], meta["result"])
             except PoseError as exc:
                 outcome = exc
             except Exception:  # whatever reading one result raises ends no batch
@@ -380,17 +372,22 @@ class PoseClient:
             yield job_id, outcome
 
     def fetch(self, stored: Overlay, job_id: str) -> bytes:
-        """The bytes of a job's overlay or maps, as its result has them; raises as :meth:`JobHandle.overlay`."""
+        """The bytes of what a job's result says is stored: its overlay, its maps, a film's keypoints.
+
+        Raises: as :meth:`worker.client.handle.Handle.overlay`.
+        """
         return fetch(self._store, stored, job_id)
 
-    def discard(self, job_id: str, result: Optional[Result] = None) -> None:
-        """Delete what is stored of a job that has ended: its result and, given `result`, its overlay and its maps.
+    def discard(self, job_id: str, result: Union[Result, VideoResult, None] = None) -> None:
+        """Delete what is stored of a job that has ended: its result and, given `result`, all that this names: overlay,
+        maps, a film's keypoints.
 
         Files are left to the workers, which delete them after POSE_RESULT_EXPIRES_S.
         """
         with broker_errors(self._url):
             self.app.backend.forget(job_id)
-        for stored in (result.overlay, result.maps) if result is not None else ():
+        for name in ("overlay", "maps", "keypoints"):
+            stored = getattr(result, name, None)
             if stored is not None:
                 delete(self._store, stored, job_id)
 
@@ -401,4 +398,4 @@ def check_many(arguments: Mapping[str, Any]) -> None:
         raise InvalidRequest("job_id: many jobs cannot have one id; submit them one by one.")
 
 
-__all__ = ["BrokerUnavailable", "JobFailed", "JobHandle", "Outcome", "PoseClient", "Result", "check_many"]
+__all__ = ["BrokerUnavailable", "JobFailed", "PoseClient", "check_many"]

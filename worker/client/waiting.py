@@ -6,7 +6,7 @@ import time
 from itertools import islice
 from typing import Callable, Collection, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
-from worker.client.job import Outcome, none_ended
+from worker.client.outcome import AnyOutcome, none_ended
 
 Thing = TypeVar("Thing")
 #: Seconds between two looks: doubled while no job ends, up to the second number.
@@ -27,14 +27,14 @@ class Waiting:
 
     def __init__(
         self,
-        ended: Callable[[Iterable[str]], Iterator[Tuple[str, Outcome]]],
+        ended: Callable[[Iterable[str]], Iterator[Tuple[str, AnyOutcome]]],
         timeout: Optional[float] = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._ended, self._timeout, self._check = ended, timeout, check
         self._last, self.pause_s = time.monotonic(), _PAUSE_S[0]
 
-    def look(self, job_ids: Collection[str]) -> List[Tuple[str, Outcome]]:
+    def look(self, job_ids: Collection[str]) -> List[Tuple[str, AnyOutcome]]:
         """Those of `job_ids` that have ended; one round trip."""
         found = list(self._ended(list(job_ids)))
         if found:

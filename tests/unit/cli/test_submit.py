@@ -14,7 +14,7 @@ from worker.cli.batch import Batch, BatchSummary, failure_table
 from worker.cli.writers import CocoFile, OpenPoseFiles
 from worker.client import IN_FLIGHT, PoseClient
 from worker.client.find import Found
-from worker.client.job import JobHandle
+from worker.client.handle import JobHandle
 from worker.contract import Image, Model, Person, Result
 from worker.errors import DeviceLost
 

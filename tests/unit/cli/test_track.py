@@ -17,7 +17,8 @@ from worker.cli.track import Track
 from worker.cli.writers import CocoFile, OpenPoseFiles
 from worker.client import PoseClient
 from worker.client.find import Found
-from worker.client.job import JobHandle, Outcome
+from worker.client.handle import JobHandle
+from worker.client.outcome import Outcome
 from worker.contract import Image, Model, Person, Result
 from worker.errors import ImageNotFound
 

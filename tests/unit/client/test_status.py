@@ -157,7 +157,7 @@ def test_a_record_that_makes_no_sense_is_shown_as_far_as_it_does(
     worker.begin(job.id)
     redis_client.hset(Keys().job(job.id), mapping=fields)
     assert job.status().state == "running"
-    assert Where.of([""] * 10).state == ""
+    assert Where.of([""] * 18).state == ""
 
 
 @pytest.mark.parametrize(
