@@ -98,7 +98,12 @@ class FilmWork:
         with self._opened(film_id, job, attempt) as file, self._slot.life.decoding():
             film = probe(file, shown, self._bounds)
         segments = plan(
-            film, every=options.every, start_s=options.start_s, end_s=options.end_s, max_frames=options.max_frames
+            film,
+            every=options.every,
+            start_s=options.start_s,
+            end_s=options.end_s,
+            max_frames=options.max_frames,
+            frames_per_segment=self._slot.settings.segment_frames,
         )
         return self._keep(film_id, Plan(_described(film, job), film.head(), segments))
 
