@@ -28,7 +28,7 @@ result_compression = None
 result_serializer = task_serializer = "json"
 accept_content = result_accept_content = ["json"]
 
-include = ["worker.task", "worker.video_task"]
+include = ["worker.tasks.image", "worker.tasks.video"]
 task_default_queue = _s.consumed[0]
 task_queues = [queue(name, _url) for name in _s.consumed]
 #: A message is acknowledged after its outcome is stored, so a dead worker's job is delivered again.

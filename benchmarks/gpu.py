@@ -26,10 +26,11 @@ import torch
 
 from benchmarks.gpu_net import Figures, estimator, foreign, nets, rates
 from benchmarks.gpu_plan import DRY, GPU, Plan
-from benchmarks.gpu_queue import queue
+from benchmarks.gpu_queue import queue, settings
 from benchmarks.stand import ROOT
 from worker.children import start_child, stop_child
 from worker.device.gpus import memory, visible_gpus
+from worker.device.pin import Device
 
 #: What is to be reached: share of the matrix rate, images a second through the queue with one shape and with COCO's
 #: mix, bytes of device memory.
@@ -52,8 +53,9 @@ def parts(plan: Plan) -> Dict[str, Part]:
     first, *others = plan.queued
     return {
         "rates": Part(rates, 40),
-        "nets": Part(nets, 120),
+        "nets": Part(nets, 150),
         f"queue {first}": Part(queue, 100, (first,)),
+        "settings": Part(settings, 90),
         "estimator": Part(estimator, 40),
         **{f"queue {name}": Part(queue, 90, (name,)) for name in others},
         "foreign": Part(foreign, 150),
@@ -160,6 +162,9 @@ def main() -> int:
         return 0
     device: Any = "a dry run on the CPU" if arguments.dry else torch.cuda.get_device_name(0)
     used = memory(gpus[0].uuid) if gpus else None
+    # The allocator is set as a worker's is, unless it is set already.
+    for name, value in Device(gpus[0]).environment.items() if gpus and not arguments.dry else ():
+        os.environ.setdefault(name, value)
     print(f"device: {device}, {len(os.sched_getaffinity(0))} cores, PyTorch {torch.__version__}", flush=True)
     if used:
         print(f"device memory in use by others: {used.used / 1e9:.2f} of {used.total / 1e9:.1f} GB", flush=True)

@@ -20,6 +20,7 @@ from worker.device.pin import Device, own_batch
 from worker.engine import load
 from worker.engine.manifest import read_manifest
 from worker.engine.net import empty_maps
+from worker.engine.torch_engine import TorchNet
 from worker.pose.estimator import EstimateOptions, Estimator
 from worker.settings import read_settings
 
@@ -81,28 +82,59 @@ def rates(plan: Plan, folder: Path, figures: Figures) -> Figures:
 
 
 def nets(plan: Plan, folder: Path, figures: Figures) -> Figures:
-    """Every net at every batch size, operator by operator and as a CUDA graph."""
-    default = own_batch(read_settings({}), Device(next(iter(visible_gpus()), None)))
-    found: Figures = {}
+    """Every net at every batch size, operator by operator and as a CUDA graph; the first as a worker holds it, and
+    without what its engine does for a GPU."""
+    found: Figures = {"share": 0.0, "peak": _served(plan, prepared(plan.nets[0], folder))}
     for name in plan.nets:
         for mode in ("off", "graph"):
             rows = _net_rows(plan, prepared(name, folder), mode, figures["matrices"])
             if name == plan.nets[0]:
-                best = max(row.tflops for row in rows) / figures["matrices"]
-                found["share"] = max(best, found.get("share", 0.0))
-            if name == plan.nets[0] and mode == "off":
-                found["peak"] = max((row.taken for row in rows if row.batch <= default), default=0)
+                found["share"] = max(found["share"], *(row.tflops / figures["matrices"] for row in rows))
+    for name in plan.nets:
+        for change in ("pad", "fuse"):
+            few = plan._replace(batches=plan.compared)
+            _net_rows(few, prepared(name, folder), "graph", figures["matrices"], **{change: False})
     return found
 
 
-def _net_rows(plan: Plan, directory: Path, mode: str, matrices: float) -> List[Row]:
-    """The net with POSE_COMPILE as `mode`; it is loaded once, so a graph's memory is that of all batches up to it."""
+def _loaded(plan: Plan, directory: Path, mode: str = "off", **changes: bool) -> TorchNet:
+    """The net with POSE_COMPILE as `mode`, and `changes` of what its engine does for a GPU."""
+    manifest = read_manifest(directory)
+    return TorchNet(manifest, device=plan.device, precision=plan.precision, threads=None, compile=mode, **changes)
+
+
+def _served(plan: Plan, directory: Path) -> int:
+    """Bytes that the allocator takes at its peak for a net as a worker holds it: warmed, and when it meets a new width;
+    passes of all numbers of inputs that share one by default."""
+    most = own_batch(read_settings({}), Device(next(iter(visible_gpus()), None)))
     height, width = plan.size
-    print(f"\n{directory.name} at {height}x{width}, {plan.precision}, POSE_COMPILE={mode}")
+    net, taken = _loaded(plan, directory, "graph"), 0
+    print(f"\n{directory.name} as a worker holds it, {plan.precision}, POSE_COMPILE=graph, POSE_MAX_BATCH={most}")
+    for title, size in (
+        ("warmed with", (height, width)),
+        ("then fed with", (height, width - 64)),
+    ):
+        net.warm([size], most)
+        peaks = _peak(plan.device)
+        taken = max(taken, peaks[1])
+        print(
+            "{} {}x{}: {:.0f} MB given, {:.0f} MB taken, {:.0f} MB in use".format(
+                title, *size, *(n / 1e6 for n in peaks)
+            )
+        )
+    net.close()
+    return taken
+
+
+def _net_rows(plan: Plan, directory: Path, mode: str, matrices: float, **changes: bool) -> List[Row]:
+    """The net at every batch size. It is loaded once, so a graph's memory is that of all batches up to it."""
+    height, width = plan.size
+    without = "".join(f", {name}={value}" for name, value in changes.items())
+    print(f"\n{directory.name} at {height}x{width}, {plan.precision}, POSE_COMPILE={mode}{without}")
     print(f"{'batch':>6}{'net alone/s':>13}{'and copies/s':>14}{'TFLOP/s':>9}{'share':>7}", end="")
     print(f"{'given MB':>10}{'taken MB':>10}{'in use MB':>11}")
     flop = sum(step.flop for step in inspect(directory.name, directory.parent, plan.size).running)
-    net: Any = load(directory, device=plan.device, precision=plan.precision, compile=mode)
+    net = _loaded(plan, directory, mode, **changes)
     rows = []
     for batch in plan.batches:
         _forget_peak(plan.device)
@@ -110,8 +142,8 @@ def _net_rows(plan: Plan, directory: Path, mode: str, matrices: float) -> List[R
         pieces = [frames[i : i + 1] for i in range(batch)]
         maps = [empty_maps(net.manifest, 1, plan.size) for _ in range(batch)]
         with torch.inference_mode():
-            ready = net._normalised(pieces)
-            alone = batch / seconds(lambda ready=ready: net._module(ready), plan.passes, plan.device)
+            ready = net.normalised(pieces)
+            alone = batch / seconds(lambda ready=ready: net.module(ready), plan.passes, plan.device)
         filled = batch / seconds(lambda p=pieces, m=maps: net.fill(p, m), plan.passes, plan.device)
         row = Row(batch, alone, filled, alone * flop / 1e12, *_peak(plan.device))
         megabytes = (row.given / 1e6, row.taken / 1e6, row.used / 1e6)
@@ -192,8 +224,8 @@ def _runtimes(plan: Plan, directory: Path, batch: np.ndarray) -> Iterator[Tuple[
 
 
 def _compiled(plan: Plan, directory: Path, batch: np.ndarray) -> Callable[[], Any]:
-    net: Any = load(directory, device=plan.device, precision=plan.precision)
-    module = torch.compile(net._module, **plan.compiled)
+    net = _loaded(plan, directory, fuse=False)  # the compiler has kernels of its own
+    module: Any = torch.compile(net.module, **plan.compiled)
     dtype = torch.float32 if plan.device == "cpu" else torch.float16
     given = torch.from_numpy(batch).to(plan.device, dtype).contiguous(memory_format=torch.channels_last)
     return lambda: module(given)

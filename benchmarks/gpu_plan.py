@@ -11,12 +11,15 @@ from benchmarks.stand import ROOT
 from models.architectures import ARCHITECTURES
 from models.catalog import find_entry
 from tests.support.cases import random_weights, write_random
+from worker.engine.cores import usable_cores
 from worker.engine.manifest import INIT_NET, PREDICT_NET, read_manifest
 from worker.engine.netdef import read_net
 
 THIN = "mobilenet_thin"
 #: The CMU net, with the thin net's maps added to its own, which are zero.
 PEOPLED = "cmu_coco_people"
+#: What a worker is asked for: photographs of one shape, and of COCO's shapes.
+ONE, MIXED = "one shape", "mixed shapes"
 
 
 class Plan(NamedTuple):
@@ -26,7 +29,9 @@ class Plan(NamedTuple):
         nets: which are measured alone; the first is measured in every way.
         queued: nets that are measured through the queue; what is to be reached is said of the first.
         size: height and width of the inputs, `matrix` the side of the matrices, `block` the bytes that are copied.
+        compared: batches of the first net with and without what its engine does for a GPU.
         jobs: of each row of the queue; `clients`: how many submit them where there are several.
+        settings: of a worker, with what a worker that has them is asked, beside one that has not.
         compiled: how torch.compile is called; `foreign_batch`: inputs of a pass of the foreign runtimes.
     """
 
@@ -36,11 +41,13 @@ class Plan(NamedTuple):
     queued: Tuple[str, ...]
     size: Tuple[int, int]
     batches: Tuple[int, ...]
+    compared: Tuple[int, ...]
     passes: int
     matrix: int
     block: int
     jobs: int
     clients: int
+    settings: Tuple[Tuple[Dict[str, Any], str], ...]
     compiled: Dict[str, Any]
     providers: Tuple[str, ...]
     foreign_batch: int
@@ -53,11 +60,13 @@ GPU = Plan(
     queued=(PEOPLED, "cmu_coco", THIN),
     size=(368, 656),
     batches=(1, 2, 4, 8, 16),
+    compared=(1, 4, 16),
     passes=20,
     matrix=8192,
     block=256 << 20,
     jobs=1500,
     clients=4,
+    settings=(({"POSE_WIDTH_STEP": 1}, MIXED), ({"POSE_SLOTS": usable_cores()}, ONE)),
     compiled={"mode": "max-autotune"},
     providers=("CUDAExecutionProvider", "TensorrtExecutionProvider"),
     foreign_batch=8,
@@ -69,11 +78,13 @@ DRY = GPU._replace(
     queued=(THIN,),
     size=(64, 96),
     batches=(1, 2),
+    compared=(1,),
     passes=2,
     matrix=256,
     block=1 << 20,
     jobs=8,
     clients=2,
+    settings=(({"POSE_WIDTH_STEP": 64}, MIXED),),
     compiled={"backend": "eager"},
     providers=("CPUExecutionProvider",),
     foreign_batch=2,

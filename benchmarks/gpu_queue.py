@@ -5,15 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import cv2
 import numpy as np
 
 from benchmarks.gpu_net import Figures
-from benchmarks.gpu_plan import Plan, prepared
+from benchmarks.gpu_plan import MIXED, ONE, Plan, prepared
 from benchmarks.stand import ROOT, Workers, one_worker, photograph, through
 from worker.cli.local import embedded_redis
 from worker.client import PoseClient
@@ -68,6 +68,47 @@ def _cropped(picture: np.ndarray, ratio: float) -> np.ndarray:
 
 def queue(plan: Plan, folder: Path, figures: Figures, name: str) -> Figures:
     """The net `name`: images a second for one shape and for COCO's mix, and where the time of a job goes."""
+    asked = loads(plan, folder)
+    with _serving(plan, folder, name) as (workers, clients):
+        seen = [0, 0]
+        rates = {}
+        for title, load in asked.items():
+            rates[title], seen = _measured(f"queue, {name}", plan, load, workers, clients, seen)
+        height = {"target_height": plan.size[0]}
+        _alone(name, clients[0], asked[ONE].images[0], height, min(50, plan.jobs))
+        [report] = read_heartbeats(workers.beats)
+    if report["memory_used"] is not None:
+        print(f"queue, {name}: {report['memory_used'] / 1e9:.2f} GB of the device in use, CUDA's own included")
+    return {"one": rates[ONE], "mixed": rates[MIXED]} if name == plan.queued[0] else {}
+
+
+def settings(plan: Plan, folder: Path, figures: Figures) -> Figures:
+    """The first net with other settings than the worker's own, each beside what it is without."""
+    for changes, title in plan.settings:
+        words = " ".join(f"{name}={value}" for name, value in changes.items())
+        with _serving(plan, folder, plan.queued[0], **changes) as (workers, clients):
+            load = loads(plan, folder)[title]
+            rate, _ = _measured(f"queue, {plan.queued[0]}, {words}", plan, load, workers, clients, [0, 0])
+        known = {ONE: "one", MIXED: "mixed"}[title]
+        print(f"  {rate:.1f}/s with {words}, {figures.get(known, float('nan')):.1f}/s without")
+    return {}
+
+
+def loads(plan: Plan, folder: Path) -> Dict[str, Load]:
+    """What a worker is asked for, by title."""
+    height, one = {"target_height": plan.size[0]}, [photograph(folder)]
+    rows = (
+        Load(f"{ONE}, one client", one, 1, height),
+        Load(ONE, one, plan.clients, height),
+        Load(f"{ONE}, keypoints only", one, plan.clients, {**height, "overlay": False}),
+        Load(MIXED, mixed(folder), plan.clients, height),
+    )
+    return {load.title: load for load in rows}
+
+
+@contextmanager
+def _serving(plan: Plan, folder: Path, name: str, **changes: Any) -> Iterator[Tuple[Workers, List[PoseClient]]]:
+    """A worker of the net `name`, as it is by default but for `changes`, and its clients."""
     directory = prepared(name, folder)
     variables = {
         "POSE_MODELS_DIR": directory.parent,
@@ -75,41 +116,43 @@ def queue(plan: Plan, folder: Path, figures: Figures, name: str) -> Figures:
         "POSE_DEVICE": plan.device,
         "POSE_PRECISION": plan.precision,
         "POSE_WARM_SIZES": "368x496" if plan.device != "cpu" else f"{plan.size[0]}x{plan.size[1]}",
+        **changes,
     }
-    height = {"target_height": plan.size[0]}
-    one, mix = [photograph(folder)], mixed(folder)
-    loads = (
-        Load("one shape, one client", one, 1, height),
-        Load("one shape", one, plan.clients, height),
-        Load("one shape, keypoints only", one, plan.clients, {**height, "overlay": False}),
-        Load("mixed shapes", mix, plan.clients, height),
+    with ExitStack() as stack:
+        url = stack.enter_context(embedded_redis())
+        workers, client = stack.enter_context(one_worker(url, folder, name="bench", **variables))
+        yield workers, [client, *(stack.enter_context(PoseClient(url)) for _ in range(plan.clients - 1))]
+
+
+def _measured(
+    title: str, plan: Plan, load: Load, workers: Workers, clients: Sequence[PoseClient], seen: Sequence[int]
+) -> Tuple[float, List[int]]:
+    """Images a second of `load`, once its first jobs have been done; frames and passes of the net process by then.
+
+    Args:
+        seen: those before.
+    """
+    first: List[Result] = []
+    results: List[Result] = []
+    _push(load, clients, min(200, plan.jobs), first)
+    rate = plan.jobs / _push(load, clients, plan.jobs, results)
+    after = _frames(workers)
+    frames, passes = (now - then for now, then in zip(after, seen))
+    people = statistics.mean(len(result.people) for result in results)
+    print(
+        f"{title}, {load.title}, {load.clients} at once: {rate:.1f}/s, {frames / max(1, passes):.1f} frames a pass, "
+        f"{people:.1f} people in each",
+        flush=True,
     )
-    found: List[float] = []
-    with (
-        embedded_redis() as url,
-        one_worker(url, folder, name="bench", **variables) as (workers, client),
-        ExitStack() as stack,
-    ):
-        clients = [client, *(stack.enter_context(PoseClient(url)) for _ in range(plan.clients - 1))]
-        for load in loads:
-            _push(load, clients, min(200, plan.jobs), [])
-            results: List[Result] = []
-            before = _frames(workers)
-            rate = plan.jobs / _push(load, clients, plan.jobs, results)
-            frames, passes = (now - then for now, then in zip(_frames(workers), before))
-            people = statistics.mean(len(result.people) for result in results)
-            print(
-                f"queue, {name}, {load.title}, {load.clients} at once: {rate:.1f}/s, "
-                f"{frames / max(1, passes):.1f} frames a pass, {people:.1f} people in each",
-                flush=True,
-            )
-            _stages("  a job's milliseconds", results)
-            found.append(rate)
-        _alone(name, client, one[0], height, min(50, plan.jobs))
-        [report] = read_heartbeats(workers.beats)
-    if report["memory_used"] is not None:
-        print(f"queue, {name}: {report['memory_used'] / 1e9:.2f} GB of the device in use, CUDA's own included")
-    return {"one": found[1], "mixed": found[3]} if name == plan.queued[0] else {}
+    _stages("  a job's milliseconds", results)
+    spent = [sum(one.timings_ms[stage] for stage in STAGES) for one in first[:100]]
+    slowest = first[int(np.argmax(spent))].timings_ms["net"]
+    print(
+        f"  the slowest of the first {len(spent)}: {max(spent):.1f} ms, of it the net {slowest:.1f}; "
+        f"their median {statistics.median(spent):.1f}",
+        flush=True,
+    )
+    return rate, after
 
 
 def _push(load: Load, clients: Sequence[PoseClient], jobs: int, results: List[Result]) -> float:
@@ -141,6 +184,6 @@ def _stages(title: str, results: Sequence[Result]) -> None:
 
 def _frames(workers: Workers) -> List[int]:
     """Frames and passes of the net process so far."""
-    time.sleep(1.5)  # until the next heartbeat
+    time.sleep(1.2)  # until the next heartbeat
     [report] = read_heartbeats(workers.beats)
     return [report["net"]["frames"], report["net"]["batches"]]

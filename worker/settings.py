@@ -169,6 +169,9 @@ class Settings(BaseModel):
     max_video_bytes: Count = _setting(4 << 30, "Largest film, in bytes")
     max_video_s: Seconds = _setting(4 * 3600.0, "Longest film, in seconds")
     max_video_frames: Count = _setting(1_000_000, "Most frames of a film")
+    segment_frames: int = _setting(
+        60, "Frames of a film that are looked at, or drawn, as one piece of work", ge=1, le=200
+    )
     max_pixels: Count = _setting(64_000_000, "Largest image, in pixels")
     max_aspect: float = _setting(100.0, "Largest ratio of an image's longer side to its shorter side", ge=1)
     max_net_pixels: Count = _setting(

@@ -1,7 +1,7 @@
 """The contract of a film: what a message of ``pose.video`` may ask for, and what its result says; see docs/message.md.
 
-Places, options, webhooks and ids are those of images, see :mod:`worker.contract`. The work is cut into parts, each a job
-of its own in the ledger whose id begins with the film's, such as ``film/look/3``; senders neither send nor see them.
+Places, options, webhooks and ids are those of images, see :mod:`worker.contract`. The work is cut into parts, each a
+job of its own in the ledger whose id begins with the film's, such as ``film/look/3``; senders neither send nor see them.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class VideoResult(Strict):
     segments: int = Field(ge=1)
     keypoints: Overlay
     overlay: Optional[Overlay] = Field(None, description="The drawn film")
-    warnings: List[str] = []
+    warnings: Tuple[str, ...] = ()
     seconds: float = Field(description="From submission to the end")
     worker: str = Field(description="Who put the film together")
     device: str

@@ -46,17 +46,20 @@ class Batcher(Generic[Item]):
         for shape, group in list(self._groups.items()):
             self._keep(shape, [one for one in group if not unwanted(one.item)])  # type: ignore[arg-type]
 
-    def take(self, now: float, company: bool) -> List[Item]:
+    def take(self, now: float, company: bool, full: bool = False) -> List[Item]:
         """The items of the next pass, removed from those that wait; none if waiting is better.
 
         Args:
             company: whether anybody else is on the way.
+            full: whether a pass with room for more waits, as while the device works: what comes meanwhile may join it.
         """
         ready = [shape for shape, group in self._groups.items() if not company or self._due(group) <= now]
         if not ready:
             return []
         shape = min(ready, key=lambda one: self._groups[one][0].since)
         group = self._groups[shape]
+        if full and not self._is_full(group):
+            return []
         count = self._fitting(group)
         self._keep(shape, group[count:])
         return [one.item for one in group[:count]]  # type: ignore[misc]
@@ -66,8 +69,10 @@ class Batcher(Generic[Item]):
         return min(map(self._due, self._groups.values()), default=None)
 
     def _due(self, group: List[_Waiting]) -> float:
-        full = self._fitting(group) < len(group) or sum(one.inputs for one in group) >= self._max_batch
-        return group[0].since if full else group[0].since + self._wait_s
+        return group[0].since if self._is_full(group) else group[0].since + self._wait_s
+
+    def _is_full(self, group: List[_Waiting]) -> bool:
+        return self._fitting(group) < len(group) or sum(one.inputs for one in group) >= self._max_batch
 
     def _fitting(self, group: List[_Waiting]) -> int:
         """How many items from the front fit into one pass; at least one."""

@@ -1,6 +1,8 @@
 """The net process: owns the device, holds the net, runs batches. ``python -m worker.device.server``.
 
-One loop, no threads: while a batch runs, the next inputs wait in their sockets and are read together after it.
+One loop, no threads: while a batch runs, the next inputs wait in their sockets and are read together after it. Where
+the device works by itself, as a GPU does, a full batch is launched before the one that runs is answered, so that the
+device does not wait for this process.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from typing import List, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from worker.device.nets import Nets
 from worker.device.pin import own_batch, own_device, own_width_step
 from worker.device.tally import BATCH_SIZES
 from worker.engine import Manifest, map_shapes
+from worker.engine.net import Wait, waited
 from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError, PoseError
 from worker.settings import settings
 
@@ -33,6 +36,21 @@ from worker.settings import settings
 _BEAT_S = 0.5
 #: What the parent reads when the net is ready; anything else is why it is not.
 READY = b"ready "
+
+
+class Flight(NamedTuple):
+    """A pass that is launched and not waited for.
+
+    Attributes:
+        batch: its inputs.
+        failure: why it could not be launched, if it could not.
+        stays: whether the device works on it by itself.
+    """
+
+    batch: Sequence[NetInputs]
+    wait: Wait
+    failure: Optional[PoseError]
+    stays: bool
 
 
 class Server:
@@ -62,24 +80,50 @@ class Server:
         self._kind = FLOAT16 if half else FLOAT32
         self._dtype = np.dtype(np.float16 if half else np.float32)
         self._connections: List[Connection] = []
+        self._flights: List[Flight] = []  # two at most, all of one net, in their order
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._selector.register(control, selectors.EVENT_READ)
 
     def run(self) -> None:
-        """Serve until the parent says stop, or is gone."""
+        """Serve until the parent says stop, or is gone.
+
+        Raises:
+            DeviceLost: the device does not work any more; the passes in flight are answered.
+        """
         parent = os.getppid()
-        while os.getppid() == parent:
-            self._row.beat = now()
-            if not self._read(self._pause()):
-                return
-            self._forget_closed()
-            batch = self._batcher.take(now(), company=any(one.coming for one in self._connections))
-            if batch:
-                self._row.busy_since = now()
-                self._run(batch)
-                self._row.busy_since, self._row.last_batch_at = 0.0, now()
-                self._row.batch = type(self._row.batch)()
+        try:
+            while os.getppid() == parent:
+                self._row.beat = now()
+                if not self._read(0.0 if self._flights else self._pause()):
+                    break
+                self._forget_closed()
+                company = any(one.coming for one in self._connections)
+                batch = self._batcher.take(now(), company=company, full=bool(self._flights))
+                stays = bool(batch) and self._start(batch)
+                while len(self._flights) > stays:
+                    self._land()
+            while self._flights:
+                self._land()
+        except DeviceLost as exc:
+            for flight in self._flights:
+                _fail(flight.batch, exc)
+            raise  # this process can do nothing more; its parent starts another
+
+    def _start(self, batch: Sequence[NetInputs]) -> bool:
+        """Launch a pass; whether it may stay in flight while others are read."""
+        while self._flights and self._flights[0].batch[0].net != batch[0].net:
+            self._land()  # no net is loaded, and none leaves, while the device works
+        self._row.busy_since = self._row.busy_since or now()
+        self._flights.append(self._launch(batch))
+        return self._flights[-1].stays
+
+    def _land(self) -> None:
+        """Wait for the pass that was launched first, and answer it."""
+        flight = self._flights.pop(0)
+        self._settle(flight.batch, self._wait(flight))
+        self._row.busy_since, self._row.last_batch_at = now() if self._flights else 0.0, now()
+        self._row.batch = type(self._row.batch)()
 
     def _pause(self) -> float:
         due = self._batcher.next_due()
@@ -129,8 +173,10 @@ class Server:
         self._batcher.discard(lambda given: not given.sender.open)
 
     def _run(self, batch: Sequence[NetInputs]) -> None:
-        """Run one pass; what fails together is tried in halves, so that each input fails for itself alone."""
-        failure = self._try(batch)
+        self._settle(batch, self._wait(self._launch(batch)))
+
+    def _settle(self, batch: Sequence[NetInputs], failure: Optional[PoseError]) -> None:
+        """Answer; what fails together is tried in halves, so that each input fails for itself alone."""
         full = isinstance(failure, DeviceOutOfMemory)
         self._row.out_of_memory += full
         if failure is None:
@@ -144,25 +190,33 @@ class Server:
         elif full and self._nets.make_room(self._name(batch[0])):
             self._run(batch)
         else:
-            for given in batch:
-                given.sender.fail(given, failure)
+            _fail(batch, failure)
 
-    def _try(self, batch: Sequence[NetInputs]) -> Optional[PoseError]:
-        """Run one pass. What it failed with is returned: an exception that is being handled keeps everything alive
-        that the failed pass had on the device, and the next one needs that memory."""
+    def _launch(self, batch: Sequence[NetInputs]) -> Flight:
+        def launch() -> Tuple[Wait, bool]:
+            net = self._nets.get(self._name(batch[0]))
+            return net.launch(self._inputs(batch), [self._maps(given) for given in batch]), net.overlaps
+
+        launched, failure = self._try(batch, launch)
+        wait, stays = launched or (waited, False)
+        return Flight(batch, wait, failure, stays)
+
+    def _wait(self, flight: Flight) -> Optional[PoseError]:
+        return flight.failure or self._try(flight.batch, flight.wait)[1]
+
+    def _try(self, batch: Sequence[NetInputs], do: Callable[[], Any]) -> Tuple[Any, Optional[PoseError]]:
+        """What `do` returns for `batch`, or what it failed with. That is returned: an exception that is being handled
+        keeps everything alive that the failed pass had on the device, and the next one needs that memory."""
         try:
             self._row.batch = type(self._row.batch)(*{given.sender.pid for given in batch})
-            net = self._nets.get(self._name(batch[0]))
-            net.fill(self._inputs(batch), [self._maps(given) for given in batch])
+            return do(), None
         except DeviceLost as exc:
-            for given in batch:
-                given.sender.fail(given, exc)
-            raise  # this process can do nothing more; its parent starts another
+            _fail(batch, exc)
+            raise
         except PoseError as exc:
-            return type(exc)(*exc.args)
+            return None, type(exc)(*exc.args)
         except Exception as exc:
-            return DeviceLost(f"The net failed on an input: {exc!r}.")
-        return None
+            return None, DeviceLost(f"The net failed on an input: {exc!r}.")
 
     def _inputs(self, batch: Sequence[NetInputs]) -> Sequence[np.ndarray]:
         """The inputs of a pass, equally wide; those of one batch have the same width on the canvas."""
@@ -186,6 +240,11 @@ class Server:
         heatmaps, pafs = map_shapes(self._manifest(given), count, (height, width))
         first = given.maps.array(given.at_maps, heatmaps, self._dtype)
         return first, given.maps.array(given.at_maps + first.nbytes, pafs, self._dtype)
+
+
+def _fail(batch: Sequence[NetInputs], exc: PoseError) -> None:
+    for given in batch:
+        given.sender.fail(given, exc)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from worker.errors import DeviceLost, DeviceOutOfMemory, ModelError
 
 #: Heatmaps float32 (N, K + 1, h, w) and part affinity fields float32 (N, 2 L, h, w), as the manifest's channels say.
 Maps = Tuple[np.ndarray, np.ndarray]
+#: Waits until the maps of a pass are written; raises what :meth:`Net.fill` does.
+Wait = Callable[[], None]
 #: How frameworks say that memory is short, on a GPU and on a CPU. cuDNN finds no engine (its word for a way to compute)
 #: where there is no room for the workspace of any.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "unable to find an engine")
@@ -30,6 +32,8 @@ class Net(ABC):
 
     #: Passes of one size after which the next is as fast as any.
     warm_passes = 1
+    #: Whether :meth:`launch` returns while the device still works, so that another pass can be launched meanwhile.
+    overlaps = False
 
     def __init__(self, manifest: Manifest, device: str, precision: str) -> None:
         self.manifest, self.device, self.precision = manifest, device, precision
@@ -68,14 +72,15 @@ class Net(ABC):
         stride = self.manifest.input.stride
         for height, width in sizes:
             sides = -(-height // stride) * stride, -(-width // stride) * stride
-            try:
-                for count in range(1, batch + 1):
-                    inputs = np.zeros((count, *sides, 3), np.uint8)
+            # The largest first: what it leaves of memory serves the others, which would leave pieces too small for it.
+            for count in range(batch, 0, -1):
+                inputs = np.zeros((count, *sides, 3), np.uint8)
+                try:
                     for _ in range(self.warm_passes):
                         self(inputs)
-            except DeviceOutOfMemory:
-                if count == 1:
-                    raise
+                except DeviceOutOfMemory:
+                    if count == 1:
+                        raise
 
     @abstractmethod
     def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
@@ -91,6 +96,17 @@ class Net(ABC):
             DeviceLost: the device does not work any more; only a new process can help.
         """
 
+    def launch(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> Wait:
+        """Begin a pass as of :meth:`fill`. Its inputs and maps are not to be touched until it has been waited for.
+
+        Passes are done one after the other, and can be waited for in any order.
+
+        Raises:
+            DeviceOutOfMemory, DeviceLost: as :meth:`fill`; of what is found out later, the function returned.
+        """
+        self.fill(inputs, maps)
+        return waited
+
     @abstractmethod
     def fill_normalised(self, batch: np.ndarray, maps: Maps) -> None:
         """Run a batch as of :meth:`run`, and write its maps into `maps`."""
@@ -98,6 +114,10 @@ class Net(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the device's memory back; the net cannot be used afterwards."""
+
+
+def waited() -> None:
+    """What waits for maps that are written already."""
 
 
 def map_shapes(manifest: Manifest, count: int, sides: Sequence[int]) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:

@@ -75,11 +75,9 @@ class CudaGraphs:
 
     def _record(self, batch: torch.Tensor) -> Run:
         given = batch.clone(memory_format=torch.preserve_format)  # the graph reads this memory for ever
-        side = torch.cuda.Stream(batch.device)
-        side.wait_stream(torch.cuda.current_stream(batch.device))
-        with torch.cuda.stream(side):  # libraries choose their kernels and take their memory in a pass beforehand
-            self._module(given)
-        torch.cuda.current_stream(batch.device).wait_stream(side)
+        # Libraries choose their kernels in a pass beforehand. It is made where other passes are, and takes the memory
+        # that they have left; in a stream of its own it would take as much again.
+        self._module(given)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             made = self._module(given)

@@ -13,11 +13,12 @@ import torch
 
 from worker.engine.cores import usable_cores
 from worker.engine.manifest import Manifest
-from worker.engine.net import Maps, Net, check_outputs, check_sides, device_errors, parts, probe_side
+from worker.engine.net import Maps, Net, Wait, check_outputs, check_sides, device_errors, parts, probe_side
 from worker.engine.netdef import read_pair
 from worker.engine.passes import optimise, pad_channels
 from worker.engine.shapes import check_shapes
 from worker.engine.torch_compiled import MODES, PATIENCE, CudaGraphs
+from worker.engine.torch_copies import Direct, Staged
 from worker.engine.torch_graph import build_graph
 from worker.errors import ModelError
 
@@ -39,13 +40,23 @@ class TorchNet(Net):
         threads: CPU threads of this process; None: one for each core.
         compile: ``off`` or ``graph``; see :mod:`worker.engine.torch_compiled`; CUDA graphs mean
             nothing on a CPU.
+        pad, fuse: whether a GPU's net has its channels padded to multiples of 8, and Relu in the kernel of its
+            convolution; benchmarks ask what each brings.
 
     Raises:
         ModelError: the net's files are corrupt, or it uses something that is not supported.
     """
 
     def __init__(
-        self, manifest: Manifest, *, device: str, precision: str, threads: Optional[int], compile: str
+        self,
+        manifest: Manifest,
+        *,
+        device: str,
+        precision: str,
+        threads: Optional[int],
+        compile: str,
+        pad: bool = True,
+        fuse: bool = True,
     ) -> None:
         if precision not in _DTYPES:
             raise ModelError(f"There is no precision {precision!r}; there are {', '.join(_DTYPES)}.")
@@ -62,34 +73,54 @@ class TorchNet(Net):
         self._blobs = net.output_blobs
         side = probe_side(manifest)
         shapes = check_shapes(net, side, side)
-        net = optimise(net) if device == "cpu" else pad_channels(optimise(net))
-        module: Any = build_graph(net)
+        on_gpu, net = device != "cpu", optimise(net)
+        module: Any = build_graph(pad_channels(net) if on_gpu and pad else net, fuse=on_gpu and fuse)
         if shapes:
             check_outputs(manifest, net.name, shapes)
         spec = manifest.input
         self._scale, self._flip = spec.scale, spec.channel_order == "RGB"
         with device_errors(device, (), _BROKEN):
-            self._module = module.to(device=device, dtype=self._dtype)
+            #: What runs :meth:`normalised` inputs, and returns the net's output blobs.
+            self.module: Any = module.to(device=device, dtype=self._dtype)
             self._mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
-        if device == "cpu":
+        self._copies: Any = Staged(device) if on_gpu else Direct()
+        self.overlaps = on_gpu
+        if not on_gpu:
             _keep_freed_memory()
         elif compile == "graph":
-            self._module, self.warm_passes = CudaGraphs(self._module), PATIENCE
+            self.module, self.warm_passes = CudaGraphs(self.module), PATIENCE
 
     def fill(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> None:
         """Run padded uint8 inputs in one pass and write their maps where they are wanted."""
+        self.launch(inputs, maps)()
+
+    def launch(self, inputs: Sequence[np.ndarray], maps: Sequence[Maps]) -> Wait:
+        """Begin a pass; on a GPU, this returns as soon as the GPU knows of it."""
         with self._pass(inputs[0].shape, inputs[0].shape[1:3]):
-            self._run(self._normalised(inputs), maps)
+            wait = self._run(self.normalised(inputs), maps)
+
+        def translated() -> None:
+            with device_errors(self.device, inputs[0].shape, _BROKEN):
+                wait()
+
+        return translated
 
     def fill_normalised(self, batch: np.ndarray, maps: Maps) -> None:
         """Run a normalised batch and write its maps."""
         with self._pass(batch.shape, batch.shape[2:4]):
             given = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self._dtype)
-            self._run(given.contiguous(memory_format=torch.channels_last), [maps])
+            self._run(given.contiguous(memory_format=torch.channels_last), [maps])()
+
+    def normalised(self, inputs: Sequence[np.ndarray]) -> torch.Tensor:
+        """Padded uint8 inputs as what the module takes: (N, 3, H, W) on the device, in the net's precision."""
+        # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
+        batch = self._copies.upload(inputs).permute(0, 3, 1, 2).to(torch.float32)
+        batch = batch.flip(1) if self._flip else batch
+        return batch.sub_(self._mean).mul_(self._scale).to(self._dtype)
 
     def close(self) -> None:
         """Give the parameters' memory back."""
-        self._module = None
+        self.module = None
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
@@ -99,17 +130,9 @@ class TorchNet(Net):
         with torch.inference_mode(), device_errors(self.device, shape, _BROKEN):
             yield
 
-    def _normalised(self, inputs: Sequence[np.ndarray]) -> torch.Tensor:
-        pieces = [_tensor(piece).to(self.device) for piece in inputs]
-        # (N, H, W, 3) seen as (N, 3, H, W) is channels-last already: nothing is moved.
-        batch = (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).permute(0, 3, 1, 2).to(torch.float32)
-        batch = batch.flip(1) if self._flip else batch
-        return batch.sub_(self._mean).mul_(self._scale).to(self._dtype)
-
-    def _run(self, batch: torch.Tensor, maps: Sequence[Maps]) -> None:
-        blobs = dict(zip(self._blobs, self._module(batch)))
-        for part in parts(self.manifest, maps):
-            torch.from_numpy(part.target).copy_(part.of(blobs[part.blob]))
+    def _run(self, batch: torch.Tensor, maps: Sequence[Maps]) -> Wait:
+        blobs = dict(zip(self._blobs, self.module(batch)))
+        return self._copies.download((part.of(blobs[part.blob]), part.target) for part in parts(self.manifest, maps))
 
 
 def _cpu_computes(precision: str) -> bool:
@@ -130,8 +153,3 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def _tensor(pixels: np.ndarray) -> torch.Tensor:
-    """A tensor on the array's own memory; of a read-only array PyTorch warns, and gets a copy."""
-    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())

@@ -38,7 +38,8 @@ def _parameter(net: NetPair, operator: Operator) -> np.ndarray:
     return net.parameters[blob]
 
 
-def _padded(x: torch.Tensor, pads: Pads, value: float) -> torch.Tensor:
+def padded(x: torch.Tensor, pads: Pads, value: float) -> torch.Tensor:
+    """The image with `pads` of `value` around it."""
     top, left, bottom, right = pads
     return F.pad(x, (left, right, top, bottom), value=value)
 
@@ -63,7 +64,7 @@ def conv(
 ) -> torch.Tensor:
     """Convolution, and Relu after it if wanted; `extra` is the padding that is not the same on both sides."""
     if any(extra):
-        x = _padded(x, extra, 0.0)
+        x = padded(x, extra, 0.0)
     made = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return F.relu_(made) if relu else made
 
@@ -78,7 +79,7 @@ def _conv(args: Dict[str, Any], kernel: Pair) -> Call:
 def max_pool(x: torch.Tensor, *, kernel: Any, stride: Any, padding: Any, extra: Pads, ceil: bool) -> torch.Tensor:
     """Maximum over each window; outside the image counts as minus infinity."""
     if any(extra):
-        x = _padded(x, extra, -float("inf"))
+        x = padded(x, extra, -float("inf"))
     return F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil)
 
 
@@ -88,11 +89,11 @@ def average_pool(
     """Mean over each window; outside the image counts, as zero, only with `count_padding`."""
     if not any(extra) and not count_padding:
         return F.avg_pool2d(x, kernel, stride, padding, ceil, False)
-    sums = F.avg_pool2d(_padded(x, extra, 0.0), kernel, stride, padding, ceil, divisor_override=1)
+    sums = F.avg_pool2d(padded(x, extra, 0.0), kernel, stride, padding, ceil, divisor_override=1)
     if count_padding:
         return sums / (kernel[0] * kernel[1])
     ones = torch.ones((1, 1, x.shape[2], x.shape[3]), dtype=x.dtype, device=x.device)
-    return sums / F.avg_pool2d(_padded(ones, extra, 0.0), kernel, stride, padding, ceil, divisor_override=1)
+    return sums / F.avg_pool2d(padded(ones, extra, 0.0), kernel, stride, padding, ceil, divisor_override=1)
 
 
 def _pool(args: Dict[str, Any]) -> Dict[str, Any]:

@@ -141,8 +141,9 @@ def decode_image(data: bytes, path: str, policy: ImagePolicy, enough: Optional[i
 
 @contextmanager
 def opened(local: str, shown: str, policy: ImagePolicy) -> Iterator[BinaryIO]:
-    """The file at `local`, to be read. What is checked is what is read: the path is resolved once, without opening what it
-    names.
+    """The file at `local`, to be read. What is checked is what is read.
+
+    The path is resolved once, without opening what it names.
 
     Args:
         shown: its name in sentences.

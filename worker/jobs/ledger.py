@@ -11,8 +11,8 @@ of the sorted sets ``<prefix>:waiting:<queue>``, ``:running``, ``:later`` and ``
                  ├── later ◄┤ (what may pass)
                  └─ requeue ┴► dead (attempts used up)
 
-A film's work is done in parts, see :mod:`worker.video_contract`: while they are, the film is in none of these states but
-in ``parts``. A part is a job as any other, but has no dead letter; the last one to end makes its film due.
+A film's work is done in parts, see :mod:`worker.video_contract`: while they are in work, the film is in none of these
+states but in ``parts``. A part is a job as any other, but has no dead letter; the last one to end makes its film due.
 
 Imports neither torch nor cv2: clients use it too.
 """
@@ -195,8 +195,9 @@ class Ledger:
     def await_parts(
         self, job_id: str, holder: str, own: Message, step: str, frames: int, messages: Sequence[Message]
     ) -> bool:
-        """Have a film's work go on in parts, which are recorded, to be sent; its attempt ends. A part that was done before
-        stays so. False: it is not this attempt's turn any more.
+        """Have a film's work go on in parts, which are recorded, to be sent, and end its attempt.
+
+        A part that was done before stays so. False: it is not this attempt's turn any more.
 
         Args:
             own: the film's message, to be sent when all parts have ended.
@@ -294,8 +295,8 @@ class Ledger:
             yield _text(job_id), float(died)
 
     def count(self) -> Dict[str, int]:
-        """How many jobs are ``running``, wait to be tried again (``later``), and are ``dead``."""
-        sets = ("running", "later", "dead")
+        """How many jobs are ``running``, wait to be tried again (``later``), are films in ``parts``, and are ``dead``."""
+        sets = ("running", "later", "parts", "dead")
         with self._client.pipeline(transaction=False) as pipe:
             for name in sets:
                 pipe.zcard(self.keys.ours(name))

@@ -18,9 +18,9 @@ class Where(NamedTuple):
         why: how the last attempt has ended, unless it is in work.
         due: when the next attempt is due, if one is.
         served: whether a worker takes jobs from `queue`.
-        step, parts, ended_parts, ended_before, failed_parts, parts_since, frames: of a film, what is done in its parts, how many there
-            are, how many have ended, how many of these before this round, how many have failed, since when, and the
-            frames of all.
+        step, parts, parts_since: of a film, what is done in its parts, how many there are, and since when.
+        ended_parts, ended_before, failed_parts: how many of them have ended, had ended before that, and have failed.
+        frames: of all parts together.
         now: the ledger's time.
     """
 

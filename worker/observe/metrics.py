@@ -160,6 +160,11 @@ class WorkerMetrics(Collector):
         attempts = [one.attempts for one in tallies]
         yield self._histogram("pose_job_attempts", "Attempts that an ended job took.", [({}, attempts)], ATTEMPTS)
 
+        # The parts of a film's work are no jobs of a sender's, and counted here alone.
+        segments, frames = (sum(getattr(one, name) for one in tallies) for name in ("segments", "frames"))
+        yield self._counter("pose_video_segments", "Segments of films that were looked at, or drawn.", [({}, segments)])
+        yield self._counter("pose_video_frames", "Frames in these segments.", [({}, frames)])
+
     def _of_net(self) -> Iterator[Metric]:
         net, inline = self._board.net, self._settings.inline
         yield self._histogram(
@@ -205,7 +210,8 @@ class WorkerMetrics(Collector):
         ages = [({"queue": name}, seconds) for name, seconds in seen.oldest_s.items()]
         yield self._gauge("pose_queue_oldest_seconds", "Age of the oldest message that waits in a queue.", ages)
         jobs = [({"state": name}, count) for name, count in seen.jobs.items()]
-        yield self._gauge("pose_ledger_jobs", "Jobs in work, or waiting for their next attempt.", jobs)
+        about = "Jobs in work, segments too; that wait for their next attempt (later); films in segments (parts)."
+        yield self._gauge("pose_ledger_jobs", about, jobs)
         yield self._gauge("pose_dead_letters", "Jobs that were given up, and await a person.", [({}, seen.dead)])
 
     def _gauge(self, name: str, meaning: str, values: Sequence[Tuple[Labels, float]]) -> Metric:

@@ -1,5 +1,6 @@
-"""What a slot does for films: it plans one, looks at a segment, joins what was found, draws a segment, and puts the drawn
-film together. Each is one attempt; what it leaves for the next one lies in the overlay store, under the film's id.
+"""What a slot does for films: plan, look at a segment, join what was found, draw a segment, put the film together.
+
+Each is one attempt; what it leaves for the next one lies in the overlay store, under the film's id.
 """
 
 from __future__ import annotations
@@ -97,7 +98,12 @@ class FilmWork:
         with self._opened(film_id, job, attempt) as file, self._slot.life.decoding():
             film = probe(file, shown, self._bounds)
         segments = plan(
-            film, every=options.every, start_s=options.start_s, end_s=options.end_s, max_frames=options.max_frames
+            film,
+            every=options.every,
+            start_s=options.start_s,
+            end_s=options.end_s,
+            max_frames=options.max_frames,
+            frames_per_segment=self._slot.settings.segment_frames,
         )
         return self._keep(film_id, Plan(_described(film, job), film.head(), segments))
 
@@ -237,8 +243,8 @@ def failure(film_id: str, made: Plan, numbers: Sequence[int], why: str) -> Video
     """What a film ends in of whose segments some have failed, the first of them for the reason `why`."""
     first, others = made.segments[numbers[0]], f" and {len(numbers) - 1} others" if len(numbers) > 1 else ""
     return VideoFailed(
-        f"Segment {numbers[0]}{others} of {len(made.segments)} of film {film_id} failed, from {first.times_s[0]:g} s on: "
-        f"{why.rstrip('.')}; what was found in the others is kept at {made.joined['keypoints']['url']}; retry the job, "
+        f"Segment {numbers[0]}{others} of {len(made.segments)} of film {film_id} failed, from {first.times_s[0]:g} s "
+        f"on: {why.rstrip('.')}; what was found in the others is kept at {made.joined['keypoints']['url']}; retry the job, "
         "and only these are done again."
     )
 

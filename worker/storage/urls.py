@@ -49,7 +49,7 @@ def key_of(job_id: str, media_type: str) -> str:
     Raises:
         KeyError: no job stores such a thing.
     """
-    return _KEYS[media_type].format(job_id)
+    return _KEYS[media_type].format(job_id.replace("/", "~"))  # of a part of a film, which is no folder's
 
 
 def fetch(store: Store, stored: Overlay, job_id: str) -> bytes:

@@ -16,7 +16,7 @@ from worker.video.lines import FrameFound
 #: Seconds of a person's way that are drawn.
 TRAIL_S = 1.0
 #: Height of a number, and thickness of a trail, as shares of the picture's mean side.
-_NUMBER, _TRAIL = 1 / 45, 1 / 220
+_NUMBER, _TRAIL = 1 / 32, 1 / 200
 #: Height of a digit of OpenCV's font at scale 1, in pixels.
 _FONT_HEIGHT = 22.0
 

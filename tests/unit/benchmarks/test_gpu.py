@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from benchmarks.gpu import measure, parts, reached
 from benchmarks.gpu_plan import DRY, GPU, write_peopled
 from benchmarks.gpu_queue import mixed
+from tests.support import ROOT, clean_environ
 from worker.engine import load
 from worker.pose.geometry import plan
 
@@ -38,12 +41,13 @@ def test_every_net_is_measured_through_the_queue_and_the_first_of_them_first() -
         "rates",
         "nets",
         "queue cmu_coco_people",
+        "settings",
         "estimator",
         "queue cmu_coco",
         "queue mobilenet_thin",
         "foreign",
     ]
-    assert list(parts(DRY)) == ["rates", "nets", "queue mobilenet_thin", "estimator", "foreign"]
+    assert list(parts(DRY)) == ["rates", "nets", "queue mobilenet_thin", "settings", "estimator", "foreign"]
 
 
 def test_ratios_say_how_much_of_what_was_to_be_reached_is() -> None:
@@ -61,6 +65,16 @@ def test_mixed_shapes_are_twenty_photographs_of_eight_widths_at_height_368(tmp_p
     assert len(paths) == 20
     assert len(at_368) == 8
     assert mixed(tmp_path) == paths  # the same order each time
+
+
+@pytest.mark.long
+def test_a_dry_run_measures_everything(capfd: pytest.CaptureFixture) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--dry", "--skip-tests"]
+    assert subprocess.run(command, cwd=ROOT, env=clean_environ(), timeout=150).returncode == 0
+    said = capfd.readouterr().out
+    for words in ("pad=False", "fuse=False", "as a worker holds it", "POSE_WIDTH_STEP=64", "the slowest of the first"):
+        assert words in said
+    assert "not measured" not in said
 
 
 @pytest.mark.long

@@ -41,6 +41,19 @@ def test_a_full_batch_waits_for_nobody() -> None:
     assert batcher.take(0.0, company=True) == []
 
 
+def test_where_only_a_full_batch_may_go_the_oldest_still_goes_first() -> None:
+    batcher: Batcher[str] = Batcher(2, WAIT_S)
+    batcher.add("a", LARGE, 1, 0.0)
+    assert batcher.take(5.0, company=False, full=True) == []
+    batcher.add("b", SMALL, 1, 1.0)
+    batcher.add("c", SMALL, 1, 1.0)
+    assert batcher.take(1.5, company=True, full=True) == ["b", "c"]  # "a" waits for company anyway
+    batcher.add("d", SMALL, 2, 1.5)
+    assert batcher.take(5.0, company=True, full=True) == []  # "a" is next, and not full
+    batcher.add("e", LARGE, 1, 5.0)
+    assert batcher.take(5.0, company=True, full=True) == ["a", "e"]
+
+
 def test_shapes_are_not_mixed_and_the_oldest_goes_first() -> None:
     batcher: Batcher[str] = Batcher(4, WAIT_S)
     batcher.add("large", LARGE, 1, 0.0)

@@ -47,19 +47,6 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Tuple[CudaGraphs, List[_Recorder]
     """CudaGraphs of a module that doubles, on a CPU, with graphs of ours."""
     recorders: List[_Recorder] = []
 
-    class _Stream:
-        def __init__(self, *_: Any) -> None:
-            pass
-
-        def wait_stream(self, other: Any) -> None:
-            pass
-
-        def __enter__(self) -> None:
-            pass
-
-        def __exit__(self, *_: Any) -> None:
-            pass
-
     def module(batch: torch.Tensor) -> Tuple[torch.Tensor, ...]:
         made = batch * 2
         if recorders:
@@ -71,11 +58,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Tuple[CudaGraphs, List[_Recorder]
         return recorders[-1]
 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    for name in ("Stream", "current_stream"):
-        monkeypatch.setattr(torch.cuda, name, _Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", recorder)
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: _Stream())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: contextlib.nullcontext())
     monkeypatch.setattr(torch_compiled, "_MAX_GRAPHS", 2)
     return CudaGraphs(module), recorders
 

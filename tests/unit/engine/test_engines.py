@@ -94,8 +94,8 @@ def test_warm_rounds_up_and_threads_are_set(tmp_path: Path) -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("fits", "expected"), [(3, [1, 1, 2, 2, 3, 3]), (2, [1, 1, 2, 2, 3])])
-def test_warm_runs_each_batch_that_fits(
+@pytest.mark.parametrize(("fits", "expected"), [(3, [3, 3, 2, 2, 1, 1]), (2, [3, 2, 2, 1, 1])])
+def test_warm_runs_each_batch_that_fits_the_largest_first(
     fits: int, expected: List[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, counts = load(write_pose_net(tmp_path / "small")), []

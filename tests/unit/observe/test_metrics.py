@@ -63,7 +63,16 @@ def test_jobs_are_counted_by_what_they_ended_in(
     Life(board, 1)  # the slot died in the middle of a job, and this is the next one
     monkeypatch.undo()
     samples = scrape(exporter.port)
-    outcomes = {"succeeded": 3, "failed": 2, "retried": 1, "ignored": 1, "dead": 0, "lost": 1, "revoked": 1}
+    outcomes = {
+        "succeeded": 3,
+        "failed": 2,
+        "retried": 1,
+        "ignored": 1,
+        "dead": 0,
+        "continued": 0,
+        "lost": 1,
+        "revoked": 1,
+    }
     assert {name: get(samples, "pose_jobs_total", outcome=name) for name in outcomes} == outcomes
     errors = {"ImageNotFound": 1, "other": 1, "DeviceLost": 1}
     assert {name: get(samples, "pose_job_errors_total", error=name) for name in errors} == errors

@@ -106,7 +106,7 @@ def test_an_image_that_is_not_decoded_in_time_is_not_tried_again(tmp_path: Path,
     Image.new("RGB", (6000, 6000)).save(path, progressive=True, subsampling=0)
     slot = object.__new__(Slot)
     slot.life, slot.settings = life, read_settings({"POSE_SOFT_TIME_LIMIT_S": "0.1"})
-    slot._policy, slot._untidy = ImagePolicy(roots=(str(tmp_path),)), False
+    slot.policy, slot._untidy = ImagePolicy(roots=(str(tmp_path),)), False
     with pytest.raises(ImageTooLarge, match=r"was not decoded within 0\.1 s"), life.at_work(0.1):
         slot.load_image(str(path), SimpleNamespace(age_s=0.0))
 

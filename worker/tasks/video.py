@@ -21,7 +21,7 @@ from worker.app import app
 from worker.broker.send import send, send_many
 from worker.contract import parse_job, parse_message
 from worker.errors import InvalidRequest, PoseError
-from worker.job_task import JobTask
+from worker.tasks.job import JobTask
 from worker.jobs.attempt import Attempt, InParts
 from worker.notify.webhook import check_wanted
 from worker.process.film import Plan, failure, result_of

@@ -6,7 +6,7 @@ from typing import Any, Dict, Sequence
 
 from worker.app import app
 from worker.contract import TASK, Job, parse_message
-from worker.job_task import JobTask
+from worker.tasks.job import JobTask
 from worker.jobs.attempt import Attempt
 from worker.notify.webhook import check_wanted
 from worker.people import side_enough
