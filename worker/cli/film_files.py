@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterable, Optional
 
-from worker.cli.writers import Done
+from worker.cli.writers import DRAWN, Done
 from worker.errors import JobFailed
 from worker.files import replacing, write_whole
 from worker.people import to_skeleton
@@ -39,7 +39,7 @@ class FilmFiles:
         target = self._folder / done.name
         write_whole(target.with_name(f"{target.name}_keypoints.jsonl.gz"), done.keypoints)
         if done.picture is not None:
-            write_whole(target.with_name(f"{target.name}_rendered.mp4"), done.picture)
+            write_whole(target.with_name(f"{target.name}{DRAWN}"), done.picture)
         for form in self._formats:
             self._export(form, target, done.outcome, done.keypoints)
 

@@ -1,4 +1,7 @@
-"""A page to look at: every overlay of a batch in one HTML file, which needs no server and asks nobody for anything."""
+"""A page to look at: every overlay of a batch in one HTML file, which needs no server and asks nobody for anything.
+
+Films are played from the files beside it.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,20 @@ import time
 from collections import Counter
 from pathlib import Path
 from string import Template
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from worker.cli.writers import Done
+from worker.cli.film_card import film_card
+from worker.cli.writers import DRAWN, Done
 from worker.contract import Result
 from worker.errors import ImageUndecodable
 from worker.files import printable, replacing
 from worker.people import to_skeleton
 from worker.pose.skeleton import Skeleton
+from worker.video_contract import VideoResult
 
 _PAGE = Path(__file__).with_suffix(".html")
 _SCRIPT = Path(__file__).with_suffix(".js")
+_FILM_SCRIPT = Path(__file__).with_name("film_card.js")
 _CARDS = "<!-- cards -->"
 #: Longest side of a picture on the page, in pixels, and its JPEG quality.
 _SIDE, _QUALITY = 1280, 82
@@ -38,17 +44,25 @@ class Report:
     Args:
         path: the HTML file; it appears when the report is closed.
         title: what it is called.
+        films: the folder in which drawn films lie, see :class:`worker.cli.film_files.FilmFiles`.
     """
 
-    def __init__(self, path: Path, title: str = "Pose report") -> None:
-        self._path, self._title = path, title
+    def __init__(self, path: Path, title: str = "Pose report", films: Optional[Path] = None) -> None:
+        self._path, self._title, self._folder = path, title, films
+        self._films = 0
         self._cards = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
         self._begun = math.inf  # when the first job began, as far as is known
         self._counts: Counter[str] = Counter()
         self._ms: List[float] = []
 
     def add(self, done: Done) -> None:
-        """Take one image, whatever became of it."""
+        """Take one image or film, whatever became of it."""
+        if isinstance(done.outcome, VideoResult):
+            self._cards.write(self._film(done, done.outcome).encode())
+            self._films += 1
+            people = len(done.outcome.tracks) or done.outcome.most_people
+            self._counts[str(min(people, int(_COUNTS[-1])))] += 1
+            return
         total_ms = done.outcome.timings_ms.get("total", 0.0) if isinstance(done.outcome, Result) else 0.0
         self._begun = min(self._begun, time.monotonic() - total_ms / 1000)
         if isinstance(done.outcome, Result):
@@ -63,11 +77,14 @@ class Report:
     def close(self) -> None:
         """Write the page."""
         script = _SCRIPT.read_text(encoding="utf-8")
+        if self._films:
+            script += _FILM_SCRIPT.read_text(encoding="utf-8")
         page = Template(_PAGE.read_text(encoding="utf-8")).substitute(
             title=_text(self._title),
             sums=self._sums(),
             filters=self._filters(),
             script=script,
+            media="media-src 'self' file:; " if self._films else "",
             script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         )
         head, tail = page.split(_CARDS)
@@ -78,13 +95,23 @@ class Report:
             file.write(tail.encode())
 
     def _sums(self) -> str:
-        images, seconds = sum(self._counts.values()), time.monotonic() - self._begun
-        sums = [("images", f"{images}"), ("failed", f"{self._counts['failed']}")]
+        images, seconds = sum(self._counts.values()) - self._films, time.monotonic() - self._begun
+        sums = [("films", f"{self._films}")] if self._films else []
+        sums += [("images", f"{images}")] if images or not self._films else []
+        sums += [("failed", f"{self._counts['failed']}")]
         if self._ms:
             slow = sorted(self._ms)[math.ceil(0.95 * len(self._ms)) - 1]
             sums += [("median time", f"{statistics.median(self._ms):.0f} ms"), ("95 % within", f"{slow:.0f} ms")]
-        sums += [("images per second", f"{images / max(seconds, 1e-3):.1f}")]
+        if self._ms or not self._films:
+            sums += [("images per second", f"{images / max(seconds, 1e-3):.1f}")]
         return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in sums)
+
+    def _film(self, done: Done, result: VideoResult) -> str:
+        """A film's card; without a drawn film it plays the film itself, if that lies here."""
+        drawn = done.picture is not None and self._folder is not None
+        film = self._folder / f"{done.name}{DRAWN}" if drawn and self._folder else Path(done.path)
+        there = film if drawn or film.is_file() else None
+        return film_card(done.name, result, done.keypoints or b"", there, self._path, drawn=drawn)
 
     def _filters(self) -> str:
         kinds = [("all", "All", sum(self._counts.values()))]

@@ -132,8 +132,8 @@ def submit(
         writers: List[Writer] = [OpenPoseFiles(out, order=keypoint_order, keypoint_scale=int(keypoint_scale))]
         writers += [CocoFile(coco)] if coco else []
         writers += [CsvFile(table)] if table else []
-        writers += [_report(report)] if report else []
         writers += [FilmFiles(out, formats, order=keypoint_order, keypoint_scale=int(keypoint_scale))]
+        writers += [_report(report, out)] if report else []
         sent = {"priority": priority or 0, "upload": upload}
         batch = Batch(
             client,
@@ -164,10 +164,10 @@ def _options(given: Dict[str, Any], *, overlay: bool) -> Dict[str, Any]:
     return {**chosen, "overlay": (style or True) if overlay else False}
 
 
-def _report(path: Path) -> Writer:
+def _report(path: Path, out: Path) -> Writer:
     from worker.cli.report import Report
 
-    return Report(path)
+    return Report(path, films=out)
 
 
 def _track(fps: float, smooth: Optional[float]) -> Track:

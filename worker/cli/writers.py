@@ -19,6 +19,9 @@ from worker.people import to_people, to_skeleton
 from worker.pose.formats import coco_results, csv_header, csv_rows, openpose_json
 from worker.video_contract import VideoResult
 
+#: What a drawn film's file is called, after the film's name.
+DRAWN = "_rendered.mp4"
+
 
 @dataclass(frozen=True)
 class Done:
@@ -160,4 +163,4 @@ def _check_image(done: Done, path: Path, form: str) -> None:
         raise InvalidRequest(f"{done.path!r} is not in {path}, which is of images; take --format {form} for films.")
 
 
-__all__ = ["CocoFile", "CsvFile", "Done", "OpenPoseFiles", "Writer"]
+__all__ = ["DRAWN", "CocoFile", "CsvFile", "Done", "OpenPoseFiles", "Writer"]

@@ -75,7 +75,7 @@ def csv_table(frames: Iterable[FrameFound], skeleton: Skeleton, file: BinaryIO) 
 def numpy_archive(frames: Iterable[FrameFound], skeleton: Skeleton, file: BinaryIO) -> None:
     """A compressed ``.npz`` of F frames and, in their order, P people of K keypoints.
 
-    ``frame`` int64 (F,) and ``time_s`` float64 (F,) are the frames'; ``person_frame`` int64 (P,) is each person's frame;
+    ``frame`` int64 (F,) and ``time_s`` float64 (F,) are the frames'; ``person_frame`` int64 (P,), each person's frame;
     ``id`` int64 (P,), -1: not followed; ``score`` float32 (P,); ``keypoints`` float32 (P, K, 3), x and y NaN and
     confidence 0 where a joint was not found; ``names`` (K,).
     """
