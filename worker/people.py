@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from worker.pose.skeletons import COCO_18, PARTS, SKELETONS
 
 if TYPE_CHECKING:
     from worker.pose.estimator import EstimateOptions
+    from worker.video_contract import VideoResult
 
 #: Decimals of a position, in pixels, and of a confidence: finer than any net's precision.
 _POSITION_DECIMALS = 2
@@ -66,7 +67,7 @@ def to_people(persons: Sequence[Person], skeleton: Skeleton = COCO_18) -> People
     )
 
 
-def to_skeleton(result: Result) -> Skeleton:
+def to_skeleton(result: Union[Result, VideoResult]) -> Skeleton:
     """What of a person a result's keypoints are, as far as it says so: PAF channels are the net's own."""
     known = SKELETONS.get(result.skeleton)
     if not result.keypoint_names:  # from before results said so

@@ -40,6 +40,29 @@ timeout = click.option(
 )
 
 
+_FILM = (
+    click.option("--video", is_flag=True, help="All PATHs are films, whatever they are called; GIF and WebP, too."),
+    click.option("--every", type=int, help="Of films: look at each n-th frame.  [default: 1]"),
+    click.option("--start", "start_s", type=float, help="Of films: from here on, in seconds."),
+    click.option("--end", "end_s", type=float, help="Of films: up to here, in seconds."),
+    click.option("--max-frames", type=int, help="Of films: look at so many frames at the most."),
+    click.option(
+        "--format",
+        "formats",
+        multiple=True,
+        type=click.Choice(["openpose", "coco", "csv", "numpy"]),
+        help="Of films: also write the keypoints so; may be given several times.",
+    ),
+)
+
+
+def film(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that films have alone."""
+    for option in reversed(_FILM):
+        command = option(command)
+    return command
+
+
 def estimation(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of a job that decide what is found."""
     for option in reversed(_ESTIMATION):

@@ -1,4 +1,4 @@
-"""``python -m worker submit``: images through the queue, files out."""
+"""``python -m worker submit``: images and films through the queue, files out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from worker.children import interruptible
 from worker.cli import options
 from worker.cli.deployment import deployment
+from worker.cli.paths import is_film, searched
 from worker.contract import parse_job
 
 if TYPE_CHECKING:
@@ -60,12 +61,20 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--colors", help="keypoints, people, or some that people take in turn: #ff0000,#00ff00.")
 @click.option("--quality", type=int, help="Of JPEGs, 1 to 100.  [default: 90]")
 @click.option("--maps", is_flag=True, help="Also write the net's heatmaps and part affinity fields (.npz).")
-@click.option("--track", is_flag=True, help="The images are frames in order: the same person gets the same person_id.")
-@click.option("--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="With --track.")
+@options.film
+@click.option(
+    "--track/--no-track",
+    default=None,
+    help="Images are frames in order: the same person gets the same person_id. Films are tracked unless --no-track is "
+    "said.",
+)
+@click.option(
+    "--fps", type=click.FloatRange(0, min_open=True), default=25.0, show_default=True, help="Of images, with --track."
+)
 @click.option(
     "--smooth",
     type=click.FloatRange(0, min_open=True),
-    help="With --track: calmer joints; the cutoff frequency in Hz of a joint at rest, e.g. 1.",
+    help="With --track, or of films: calmer joints; the cutoff frequency in Hz of a joint at rest, e.g. 1.",
 )
 @click.option("--upload", is_flag=True, help="Send the files with the jobs: workers need not see this machine's disk.")
 @click.option("--priority", type=click.IntRange(0, 9), help="Of the jobs; with Redis 0 goes first, with RabbitMQ 9.")
@@ -80,7 +89,9 @@ def submit(
     table: Optional[Path],
     keypoint_order: Optional[str],
     keypoint_scale: str,
-    track: bool,
+    video: bool,
+    formats: Tuple[str, ...],
+    track: Optional[bool],
     fps: float,
     smooth: Optional[float],
     no_overlay: bool,
@@ -90,32 +101,54 @@ def submit(
     priority: Optional[int],
     **given: Any,
 ) -> None:
-    """Send images through the queue; write keypoints (OpenPose JSON) and rendered pictures.
+    """Send images and films through the queue; write keypoints and rendered pictures and films.
 
-    PATH is a file, a directory (searched with its subdirectories) or a quoted glob such as 'in/**/*.png'.
+    PATH is a file, a directory (searched with its subdirectories) or a quoted glob such as 'in/**/*.png'. Of an image,
+    the keypoints are OpenPose JSON; of a film, JSON Lines, a line a frame.
     Without a configured broker, or with --local, a Redis and a worker run on this machine while the command runs.
-    The exit status is 0 only if every image succeeded.
+    The exit status is 0 only if every image and film succeeded.
     """
+    film_options = {"track": False if track is False else None, "smooth": smooth}
+    film_options.update((name, given.pop(name)) for name in ("every", "start_s", "end_s", "max_frames"))
     job = _options(given, overlay=not no_overlay)
-    parse_job("-", job)  # wrong options are refused before anything is started
-    if smooth is not None and not track:
+    film_job = {**job, **{name: value for name, value in film_options.items() if value is not None}}
+    films = [path for path in paths if video or is_film(path)]
+    # Wrong options are refused before anything is started.
+    parse_job("-", job)
+    if films:
+        from worker.video_contract import VideoJob
+
+        parse_job("-", film_job, kind=VideoJob)
+    if smooth is not None and not track and (track is False or len(films) < len(paths)):
         raise click.UsageError("--smooth needs to know who is who from image to image; say --track, too.")
-    with interruptible(), deployment(local) as (client, check), _progress() as progress:
+    unit = "films" if len(films) == len(paths) else "images"
+    with interruptible(), deployment(local) as (client, check), _progress(unit) as (progress, tell):
         # Here, and not above: a local worker has been started by now, and starts meanwhile.
         from worker.cli.batch import Batch, failure_table
+        from worker.cli.film_files import FilmFiles
         from worker.cli.writers import CocoFile, CsvFile, OpenPoseFiles
-        from worker.client.find import EXTENSIONS, find_images
+        from worker.client.find import find_images
 
         writers: List[Writer] = [OpenPoseFiles(out, order=keypoint_order, keypoint_scale=int(keypoint_scale))]
         writers += [CocoFile(coco)] if coco else []
         writers += [CsvFile(table)] if table else []
         writers += [_report(report)] if report else []
-        arguments = {**job, "priority": priority or 0, "upload": upload}
-        follow = _track(fps, smooth) if track else None
-        batch = Batch(client, writers, arguments, idle_timeout_s=timeout, check=check, track=follow)
-        summary = batch.run(find_images(paths, ext.split(",") if ext else EXTENSIONS), progress)
+        writers += [FilmFiles(out, formats, order=keypoint_order, keypoint_scale=int(keypoint_scale))]
+        sent = {"priority": priority or 0, "upload": upload}
+        batch = Batch(
+            client,
+            writers,
+            {**job, **sent},
+            idle_timeout_s=timeout,
+            check=check,
+            track=_track(fps, smooth) if track else None,
+            film_arguments={**film_job, **sent},
+            all_films=video,
+            tell=tell,
+        )
+        summary = batch.run(find_images(paths, ext.split(",") if ext else searched(video)), progress)
     where = ", ".join(str(path) for path in (f"{out}/", coco, table, report) if path)
-    click.echo(f"{summary.done} images, {summary.people} people, {len(summary.failures)} failed; written to {where}")
+    click.echo(f"{summary}; written to {where}")
     if summary.failures:
         click.echo(failure_table(summary), err=True)
         sys.exit(1)
@@ -144,14 +177,14 @@ def _track(fps: float, smooth: Optional[float]) -> Track:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[BatchSummary], None]]:
+def _progress(unit: str) -> Iterator[Tuple[Callable[[BatchSummary], None], Callable[[str], None]]]:
     from tqdm import tqdm
 
-    with tqdm(unit=" images", desc="waiting for a worker", disable=None) as bar:
+    with tqdm(unit=f" {unit}", desc="waiting for a worker", disable=None) as bar:
 
         def show(summary: BatchSummary) -> None:
             bar.set_description("poses", refresh=False)
             bar.set_postfix(failed=len(summary.failures), refresh=False)
             bar.update()
 
-        yield show
+        yield show, lambda line: bar.set_description(line)

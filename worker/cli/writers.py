@@ -1,4 +1,4 @@
-"""What a batch writes: a file of keypoints and a picture for each image; COCO results and a table of all."""
+"""What a batch writes of images: a file of keypoints and a picture for each; COCO results and a table of all."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Optional, Protocol, Sequence, Tuple
 
-from worker.client.outcome import Outcome
+from worker.client.outcome import AnyOutcome
 from worker.contract import Result
 from worker.errors import InvalidRequest
 from worker.files import replacing, write_whole
 from worker.people import to_people, to_skeleton
 from worker.pose.formats import coco_results, csv_header, csv_rows, openpose_json
+from worker.video_contract import VideoResult
 
 
 @dataclass(frozen=True)
 class Done:
-    """An image that the batch is done with.
+    """An image or film that the batch is done with.
 
     Attributes:
         path: as it was submitted.
@@ -29,21 +30,23 @@ class Done:
         picture: the overlay's bytes, if there is one.
         maps: the archive of the net's maps, if there is one.
         ids: of the result's people, if they are followed from image to image.
+        keypoints: a film's, as its job has kept them.
     """
 
     path: str
     name: str
-    outcome: Outcome
+    outcome: AnyOutcome
     picture: Optional[bytes] = None
     maps: Optional[bytes] = None
     ids: Optional[Tuple[int, ...]] = None
+    keypoints: Optional[bytes] = None
 
 
 class Writer(Protocol):
-    """Takes the images of a batch one by one."""
+    """Takes the images and films of a batch one by one."""
 
     def add(self, done: Done) -> None:
-        """Take one image; a PoseError or OSError makes it a failure."""
+        """Take one; a PoseError or OSError makes it a failure."""
 
     def close(self) -> None:
         """The batch has ended."""
@@ -95,6 +98,7 @@ class CocoFile:
 
     def add(self, done: Done) -> None:
         """Write an image's people; raises InvalidRequest if its name ends in no number."""
+        _check_image(done, self._path, "coco")
         if not isinstance(done.outcome, Result):
             return
         number = re.search(r"(\d+)$", Path(done.path).stem)
@@ -127,6 +131,7 @@ class CsvFile:
 
     def add(self, done: Done) -> None:
         """Write an image's people; raises InvalidRequest if their keypoints are others than those before them."""
+        _check_image(done, self._path, "csv")
         if not isinstance(done.outcome, Result):
             return
         skeleton = to_skeleton(done.outcome)
@@ -148,6 +153,11 @@ class CsvFile:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         self._file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _check_image(done: Done, path: Path, form: str) -> None:
+    if isinstance(done.outcome, VideoResult):
+        raise InvalidRequest(f"{done.path!r} is not in {path}, which is of images; take --format {form} for films.")
 
 
 __all__ = ["CocoFile", "CsvFile", "Done", "OpenPoseFiles", "Writer"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Type, TypeVar, Union
+from typing import Any, Optional, Type, TypeVar, Union
 
 from worker.client.app import untrusted
 from worker.client.result import Result
@@ -15,12 +15,6 @@ Outcome = Union[Result, Exception]
 AnyOutcome = Union[Result, VideoResult, Exception]
 #: The result of one of the two.
 Found = TypeVar("Found", Result, VideoResult)
-
-#: What jobs of each result are, and how such a job's handle is had.
-_KINDS: Dict[Type[Any], str] = {
-    Result: "an image's; take client.job(id)",
-    VideoResult: "a film's; take client.video(id)",
-}
 
 
 def result_of(job_id: str, state: str, stored: Any) -> Union[Result, VideoResult]:
@@ -52,9 +46,13 @@ def result_of(job_id: str, state: str, stored: Any) -> Union[Result, VideoResult
 
 def of_kind(job_id: str, outcome: AnyOutcome, kind: Type[Found]) -> Union[Found, Exception]:
     """`outcome`, if it is an error or of this kind; else the error that says of which it is."""
-    if isinstance(outcome, (kind, Exception)):
+    if isinstance(outcome, Exception):
         return outcome
-    return JobFailed(f"The result of job {job_id} is {_KINDS[type(outcome)]}.")
+    if isinstance(outcome, VideoResult) == issubclass(kind, VideoResult):
+        found: Any = outcome
+        return found
+    what = "a film's; take client.video(id)" if isinstance(outcome, VideoResult) else "an image's; take client.job(id)"
+    return JobFailed(f"The result of job {job_id} is {what}.")
 
 
 def not_ended(job: Any, timeout: Optional[float], why: str = "") -> str:

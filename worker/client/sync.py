@@ -223,7 +223,7 @@ class PoseClient:
         *,
         in_flight: Optional[int] = None,
         timeout: Optional[float] = None,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], Optional[bool]] = lambda: None,
     ) -> Iterator[Tuple[AnyHandle, Any]]:
         """Give each of `jobs`, images' and films', with its outcome as it ends; see :meth:`map`.
 
@@ -231,7 +231,8 @@ class PoseClient:
 
         Args:
             in_flight: how many of `jobs` are taken, and waited for, at a time; None: all.
-            check: called while no job ends; what it raises ends the wait.
+            check: called while no job ends; what it raises ends the wait. Where it returns True, something went on, and
+                `timeout` begins anew.
         """
         left, waiting = iter(jobs), Waiting(self.ended, timeout, check)
         taken: Dict[str, AnyHandle] = {}

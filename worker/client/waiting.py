@@ -19,7 +19,8 @@ class Waiting:
     Args:
         ended: as :meth:`worker.client.sync.PoseClient.ended`.
         timeout: seconds without any job ending after which TimeoutError is raised; None: never.
-        check: called when no job has ended; what it raises ends the wait.
+        check: called when no job has ended; what it raises ends the wait. Where it returns True, something went on, and
+            the seconds are counted anew.
 
     Attributes:
         pause_s: seconds until the next look.
@@ -29,7 +30,7 @@ class Waiting:
         self,
         ended: Callable[[Iterable[str]], Iterator[Tuple[str, AnyOutcome]]],
         timeout: Optional[float] = None,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[], Optional[bool]] = lambda: None,
     ) -> None:
         self._ended, self._timeout, self._check = ended, timeout, check
         self._last, self.pause_s = time.monotonic(), _PAUSE_S[0]
@@ -40,7 +41,8 @@ class Waiting:
         if found:
             self._last, self.pause_s = time.monotonic(), _PAUSE_S[0]
             return found
-        self._check()
+        if self._check():
+            self._last = time.monotonic()
         if self._timeout is not None and time.monotonic() - self._last > self._timeout:
             raise TimeoutError(none_ended(len(job_ids), self._timeout))
         self.pause_s = min(self.pause_s * 2, _PAUSE_S[1])
