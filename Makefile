@@ -7,7 +7,7 @@ IMAGES ?= $(SAMPLES)
 OUT ?= out
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-all caffe2-test lint format chaos soak bench bench-fleet bench-engine bench-decoder bench-options bench-precision bench-tracking gpu-bench gpu-bundle clean
+.PHONY: demo test test-all caffe2-test lint format chaos soak bench bench-fleet bench-engine bench-decoder bench-options bench-precision bench-tracking bench-video gpu-bench gpu-bundle clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m models.fetch mobilenet_thin
@@ -87,6 +87,11 @@ bench-fleet: $(VENV)/.dev
 	$(BIN)/python -m models.samples $(SAMPLES)
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements-charts.txt
 	$(BIN)/python -m benchmarks.fleet
+
+bench-video: $(VENV)/.dev
+	$(BIN)/python -m models.fetch mobilenet_thin
+	$(BIN)/python -m models.samples $(SAMPLES)
+	$(BIN)/python -m benchmarks.video
 
 # Everything on a GPU machine in one call, the tests that need a GPU too; elsewhere it says that there is none.
 gpu-bench: $(VENV)/.dev
