@@ -20,6 +20,7 @@ from string import Template
 from typing import Any, Dict, List, Optional, Tuple
 
 from worker.cli.film_card import film_card
+from worker.cli.paths import is_film
 from worker.cli.writers import DRAWN, Done
 from worker.contract import Result
 from worker.errors import ImageUndecodable
@@ -71,6 +72,7 @@ class Report:
             self._ms.append(total_ms)
             self._cards.write(card)
         else:
+            self._films += is_film(done.path)
             self._counts["failed"] += 1
             self._cards.write(_failure(done.name, done.path, done.outcome).encode())
 

@@ -113,14 +113,14 @@ def submit(
     job = _options(given, overlay=not no_overlay)
     film_job = {**job, **{name: value for name, value in film_options.items() if value is not None}}
     films = [path for path in paths if video or is_film(path)]
+    if smooth is not None and not track and (track is False or len(films) < len(paths)):
+        raise click.UsageError("--smooth needs to know who is who from image to image; say --track, too.")
     # Wrong options are refused before anything is started.
     parse_job("-", job)
     if films:
         from worker.video_contract import VideoJob
 
         parse_job("-", film_job, kind=VideoJob)
-    if smooth is not None and not track and (track is False or len(films) < len(paths)):
-        raise click.UsageError("--smooth needs to know who is who from image to image; say --track, too.")
     unit = "films" if len(films) == len(paths) else "images"
     with interruptible(), deployment(local) as (client, check), _progress(unit) as (progress, tell):
         # Here, and not above: a local worker has been started by now, and starts meanwhile.
