@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import redis
 
-from tests.support import wait_until
+from tests.support import films, wait_until
 from tests.support.brokers import free_port, need, valkey
 from tests.support.deployment import DEPLOY, Deployment
 from worker.children import start_child, stop_child
@@ -128,6 +128,23 @@ def test_a_sender_does_its_work(deployment: Deployment, samples: Path, no_denial
             assert client.cancel(job_id) == (job_id != "cancelled")
             with pytest.raises(JobCancelled):
                 client.job(job_id).result(10)
+
+
+def test_a_sender_of_films_does_its_work(deployment: Deployment, tmp_path: Path, no_denial: None) -> None:
+    path = films.make_film(tmp_path / "film.mp4", films.frames(150))
+    with deployment.client() as client:
+        job = client.submit_video(path, upload=True, target_height=64)
+        assert job.result(60).frames == 150
+        assert job.progress().phase == "ended"
+        assert job.keypoints().startswith(b"\x1f\x8b")
+        assert job.overlay()[4:8] == b"ftyp"
+        client.discard(job.id, job.result())
+        other = client.submit_video(path, upload=True, target_height=368)
+        wait_until(lambda: other.progress().phase == "look")
+        assert other.status().state == "running"
+        assert other.cancel()
+        with pytest.raises(JobCancelled):
+            other.result(10)
 
 
 #: A Celery client that knows nothing of this project. Its arguments: the URL, and an image.

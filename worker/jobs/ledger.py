@@ -82,8 +82,9 @@ class Message:
         return queue_list(self.queue, self.priority)
 
     def dumps(self) -> str:
-        """As JSON."""
-        return json.dumps(vars(self), default=str)
+        """As JSON; without the task that all had before there were others, so that workers from then can read it."""
+        fields = {name: value for name, value in vars(self).items() if (name, value) != ("task", TASK)}
+        return json.dumps(fields, default=str)
 
     @classmethod
     def loads(cls, text: str) -> Message:
