@@ -19,6 +19,7 @@ from worker.__main__ import main
 from worker.cli.evaluate import evaluate
 from worker.cli.submit import submit
 from worker.contract import Image, Job, Model, Options, OverlayOptions, Result
+from worker.video_contract import VideoJob, VideoOptions
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 #: The documents that say where something is.
@@ -34,7 +35,7 @@ def test_every_option_that_stands_for_one_of_openpose_exists() -> None:
     for _, option, argument, _ in ROWS:
         for name in re.findall(r"`([a-z_.]+)", option):
             parent, _, child = name.partition(".")
-            assert parent in Options.model_fields, name
+            assert parent in VideoOptions.model_fields, name
             assert not child or child in OverlayOptions.model_fields, name
         assert set(re.findall(r"--[a-z-]+", argument)) <= flags, argument
 
@@ -68,8 +69,9 @@ def test_the_example_of_formats_runs() -> None:
 def test_the_message_document_has_every_argument_and_option_with_its_default() -> None:
     text = (ROOT / "docs" / "message.md").read_text(encoding="utf-8")
     rows: List[str] = re.findall(r"^\| `([a-z_]+)` \|", text, re.M)
-    assert set(rows) == set(Job.model_fields) | set(Options.model_fields)
-    for name, field in Options.model_fields.items():
+    options = {**VideoOptions.model_fields, **Options.model_fields}
+    assert set(rows) == {*Job.model_fields, *VideoJob.model_fields, *options}
+    for name, field in options.items():
         shown = json.dumps(field.default)
         assert f"| `{name}` | {shown} |" in text, name
     for name in OverlayOptions.model_fields:

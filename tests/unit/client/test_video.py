@@ -12,7 +12,9 @@ from typing import Any, Dict, Iterator, List
 import pytest
 import redis
 
+from tests.support.documents import example
 from tests.support.film_results import described, kept, lines, stored, video_result
+from tests.support.film_workers import FILM, Workers
 from worker.client import PoseClient, VideoResult
 from worker.client.aio import AsyncPoseClient
 from worker.client.film import frames_of, progress_of
@@ -351,3 +353,18 @@ def test_the_same_with_asyncio(broker: str, queue: str) -> None:
             assert await film.state() == "PENDING"
 
     asyncio.run(run())
+
+
+def test_the_documented_example_runs(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = example("docs/clients.md", "python", "submit_video").replace("redis://127.0.0.1:6379/0", broker)
+    assert broker in block
+    with Workers(broker) as workers:
+        exec(compile(block, "clients.md", "exec"), {})
+    assert [task for task, _ in workers.asked] == ["pose.video"]
+    said = capsys.readouterr().out
+    assert "30 [(3, [(0.0, 1.16)]), (7, [" in said
+    assert "1.16 [(3, [69.0, 60.0, 0.9])" in said
+    assert (tmp_path / "street_rendered.mp4").read_bytes() == FILM
