@@ -147,6 +147,15 @@ class VideoResult(Strict):
     device: str
     attempt: int
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> VideoResult:
+        joints = len(self.keypoint_names)
+        if len(set(self.keypoint_names)) < joints:
+            raise ValueError("keypoint_names: two are the same")
+        if any(start == end or not 0 <= min(start, end) <= max(start, end) < joints for start, end in self.limbs):
+            raise ValueError(f"limbs: each must have two ends from 0 to {joints - 1}")
+        return self
+
     def to_message(self) -> Dict[str, Any]:
         """This result as a JSON object."""
         return self.model_dump(mode="json", by_alias=True)

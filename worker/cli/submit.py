@@ -183,8 +183,8 @@ def _progress(unit: str) -> Iterator[Tuple[Callable[[BatchSummary], None], Calla
     with tqdm(unit=f" {unit}", desc="waiting for a worker", disable=None) as bar:
 
         def show(summary: BatchSummary) -> None:
-            bar.set_description("poses", refresh=False)
+            bar.set_description_str("poses", refresh=False)
             bar.set_postfix(failed=len(summary.failures), refresh=False)
             bar.update()
 
-        yield show, lambda line: bar.set_description(line)
+        yield show, bar.set_description_str

@@ -249,7 +249,17 @@ def test_images_and_films_are_awaited_together(client: PoseClient, broker: str) 
     assert outcomes == {film.id: "VideoResult", image.id: "Result"}
 
 
-@pytest.mark.parametrize("wrong", [{"video": 7}, {"tracks": [{"id": 1}]}, {"keypoints": None}, {"job_id": "another"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"video": 7},
+        {"tracks": [{"id": 1}]},
+        {"keypoints": None},
+        {"job_id": "another"},
+        {"limbs": [[0, 99]]},
+        {"keypoint_names": ["nose"] * 18},
+    ],
+)
 def test_what_is_no_result_of_a_film_is_none(client: PoseClient, wrong: Dict[str, Any]) -> None:
     film = client.submit_video("/a.mp4")
     data = kept(lines(3))
