@@ -8,6 +8,7 @@ for (const article of document.querySelectorAll("article.film")) {
   const timeline = article.querySelector(".timeline");
   const start = Number(timeline.dataset.start);
   const length = Number(timeline.dataset.length);
+  const gap = Math.max(0.5, (2 * length) / Math.max(1, film.frames.length - 1));
   let video = article.querySelector("video");
   let moment = start; // where there is no film to ask
   let pointer = null;
@@ -31,7 +32,9 @@ for (const article of document.querySelectorAll("article.film")) {
       if (film.frames[middle][0] <= now() + 0.002) low = middle;
       else high = middle;
     }
-    return film.frames[low] ?? [start, []];
+    const found = film.frames[low];
+    const since = found ? now() - found[0] : -1;
+    return since >= -0.002 && since <= gap ? found : [now(), []]; // none of them: before the first, or after the last
   }
 
   function joints([id, ...numbers]) {

@@ -17,15 +17,16 @@ from worker.cli.film_card import film_card
 from worker.cli.report import Report
 from worker.cli.writers import Done
 from worker.errors import JobFailed
+from worker.video.encode import encode
 
 #: Frames 50 to 199: the film that is played begins two seconds after the one that was sent.
 FOUND = lines(150, first=50)
+#: Whether anything is drawn upon the first film.
+INK = "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 4000, 4000).data].some(v => v)"
 HOSTILE = '"><script>document.title="broken in"</script>%2F#?.mp4'
 
 
 def _film() -> bytes:
-    from worker.video.encode import encode
-
     grey = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
     return encode(((grey, line["time_s"]) for line in FOUND), FOUND[0]["time_s"], 50)
 
@@ -105,11 +106,10 @@ def test_a_keypoint_of_the_frame_that_is_shown_says_what_it_is(shown: Page) -> N
     event = f"new PointerEvent('pointermove', {{clientX: {shares[0]}, clientY: {shares[1]}}})"
     shown.evaluate(f"{{ {box} player.dispatchEvent({event}); }}")
     assert shown.evaluate("tip.textContent") == f"person 3 · left wrist · {x}, {y} · 0.90"
-    ink = "[...document.querySelector('canvas').getContext('2d').getImageData(0, 0, 4000, 4000).data].some(v => v)"
-    assert shown.evaluate(ink)
+    assert shown.evaluate(INK)
     shown.evaluate("document.querySelector('.player').dispatchEvent(new PointerEvent('pointerleave'))")
     assert shown.evaluate("tip.hidden")
-    assert not shown.evaluate(ink)
+    assert not shown.evaluate(INK)
 
 
 def test_without_a_film_the_people_are_drawn_alone(shown: Page) -> None:
@@ -122,6 +122,27 @@ def test_without_a_film_the_people_are_drawn_alone(shown: Page) -> None:
     shown.click("article[data-name='bare'] .bar")
     ink = f"[...{bare}.querySelector('canvas').getContext('2d').getImageData(0, 0, 4000, 4000).data].some(v => v)"
     assert shown.evaluate(ink)
+
+
+def test_a_film_that_was_not_drawn_is_played_itself(window: Page, tmp_path: Path) -> None:
+    """Whose people are looked for from 2 s to 4 s."""
+    grey = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    (tmp_path / "own.mp4").write_bytes(encode(((grey, number / FPS) for number in range(150)), 0.0, 50))
+    found = lines(50, first=50)
+    data = kept(found)
+    result = video_result("j", described(data, "application/gzip"), found)
+    report = Report(tmp_path / "report.html", films=tmp_path)
+    report.add(Done(str(tmp_path / "own.mp4"), "own", result, keypoints=data))
+    report.close()
+    window.open((tmp_path / "report.html").as_uri())
+    wait_until(lambda: window.evaluate("document.querySelector('video').readyState >= 2"))
+    seen = []
+    for moment in (1.0, 2.5, 5.0):
+        window.evaluate(f"document.querySelector('video').currentTime = {moment}")
+        wait_until(lambda: window.evaluate("!document.querySelector('video').seeking"))
+        window.move(".player")
+        seen.append(window.evaluate(INK))
+    assert seen == [False, True, False]
 
 
 def test_a_hostile_name_is_a_name(shown: Page) -> None:
