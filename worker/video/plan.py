@@ -14,8 +14,8 @@ from worker.video.film import Film
 #: Frames of a segment, at most; its message then has fewer than 8 KB.
 MAX_FRAMES_PER_SEGMENT = 200
 FRAMES_PER_SEGMENT = 100
-#: Key frames that a segment names, the nearest first: the next is begun at where one does not lead to its first frame, as
-#: in films that are refreshed bit by bit (x264's intra-refresh).
+#: Key frames that a segment names, the nearest first: the next is begun at where one does not lead to its first frame,
+#: as in films that are refreshed bit by bit (x264's intra-refresh).
 _STARTS = 3
 
 
@@ -92,7 +92,11 @@ def plan(
         InvalidRequest: no frame is left.
         ValueError: `every`, `max_frames` or `frames_per_segment` is out of range.
     """
-    if every < 1 or not 1 <= frames_per_segment <= MAX_FRAMES_PER_SEGMENT or (max_frames is not None and max_frames < 1):
+    if (
+        every < 1
+        or not 1 <= frames_per_segment <= MAX_FRAMES_PER_SEGMENT
+        or (max_frames is not None and max_frames < 1)
+    ):
         raise ValueError("every, max_frames and frames_per_segment must be at least 1")
     times = np.round(film.times_s, 6)
     from_ = 0 if start_s is None else int(np.searchsorted(times, start_s, side="left"))
@@ -100,9 +104,10 @@ def plan(
     every = min(every, max(film.frames, 1))
     chosen = np.arange(from_, to, every)[:max_frames]
     if not len(chosen):
+        span = f"from {start_s or 0:g} s on" if end_s is None else f"between {start_s or 0:g} and {end_s:g} s"
         raise InvalidRequest(
-            f"No frame lies between start_s {start_s or 0:g} and end_s {'(none)' if end_s is None else format(end_s, 'g')}: "
-            f"the film has {film.frames} frames in {film.duration_s:.3f} s; name seconds within them."
+            f"No frame lies {span}: the film has {film.frames} frames in {film.duration_s:.3f} s; "
+            "name a span within them."
         )
     segments = []
     for number, at in enumerate(range(0, len(chosen), frames_per_segment)):

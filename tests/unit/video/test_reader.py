@@ -61,7 +61,7 @@ def test_frames_are_the_same_however_the_film_is_cut(tmp_path: Path, name: str, 
         assert missing == []
         assert [frame.number for frame in found] == list(range(40))
         assert [number_in(frame.pixels) for frame in found] == list(range(40))
-        pixels[cut] = [hashlib.sha256(frame.pixels).hexdigest() for frame in found]
+        pixels[cut] = [hashlib.sha256(frame.pixels.tobytes()).hexdigest() for frame in found]
     assert pixels[40] == pixels[9] == pixels[2]
 
 
@@ -127,7 +127,8 @@ def test_a_broken_frame_is_missing_and_the_others_are_there(tmp_path: Path) -> N
         film = probe(file, "a", BOUNDS)
     data = bytearray(path.read_bytes())
     starts = [at for at in range(len(data) - 3) if data[at : at + 3] == b"\xff\xd8\xff"]
-    data[starts[11] : starts[11] + 400] = bytes(400)
+    length = starts[12] - starts[11] - 16
+    data[starts[11] : starts[11] + length] = bytes(length)
     path.write_bytes(data)
     for cut in (30, 4):
         found, missing = read(path, cut, film)
@@ -146,7 +147,9 @@ def test_of_a_film_that_vanished_halfway_the_rest_is_missing(tmp_path: Path) -> 
 
 
 def test_a_film_that_changes_its_size_keeps_its_first(tmp_path: Path) -> None:
-    parts = [make_film(tmp_path / f"{at}.h264", [drawn(at, *size)] * 8) for at, size in enumerate(((256, 192), (384, 288)))]
+    parts = [
+        make_film(tmp_path / f"{at}.h264", [drawn(at, *size)] * 8) for at, size in enumerate(((256, 192), (384, 288)))
+    ]
     path = tmp_path / "a.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     found, missing = read(path, 5)
@@ -156,7 +159,9 @@ def test_a_film_that_changes_its_size_keeps_its_first(tmp_path: Path) -> None:
 
 
 def test_frames_that_outgrow_the_bound_are_missing(tmp_path: Path) -> None:
-    parts = [make_film(tmp_path / f"{at}.h264", [drawn(at, *size)] * 8) for at, size in enumerate(((256, 192), (1280, 960)))]
+    parts = [
+        make_film(tmp_path / f"{at}.h264", [drawn(at, *size)] * 8) for at, size in enumerate(((256, 192), (1280, 960)))
+    ]
     path = tmp_path / "a.h264"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     found, missing = read(path)
