@@ -13,6 +13,7 @@ from typing import BinaryIO, Dict, Iterator, NoReturn, Tuple
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from worker.errors import VideoTooLarge, VideoUndecodable
@@ -75,6 +76,10 @@ _OTHERS: Tuple[Tuple[bytes, str], ...] = (
 )
 
 
+#: PyAV 15, which is Python 3.9's last, crashes on options where a container names its streams late, as MPEG-TS does.
+_OPTIONS_ARE_SAFE = int(av.__version__.split(".")[0]) >= 18
+
+
 class _Bytes:
     """What FFmpeg gets of a file: no name, no descriptor, no way to write to it or to close it."""
 
@@ -118,7 +123,7 @@ def opened(file: BinaryIO, shown: str, max_pixels: int) -> Iterator[Tuple[InputC
         container = av.open(
             _Bytes(file),
             mode="r",
-            options={"max_pixels": str(max_pixels), "threads": "1"},
+            options={"max_pixels": str(max_pixels), "threads": "1"} if _OPTIONS_ARE_SAFE else {},
             container_options={
                 "format_whitelist": ",".join(_DEMUXERS.get(name, name) for name in FORMATS),
                 "codec_whitelist": ",".join(sorted(CODECS)),
@@ -147,22 +152,20 @@ def format_of(container: InputContainer) -> str:
 def _video_of(container: InputContainer, shown: str) -> VideoStream:
     """The largest picture of those that move: the cover of a record is none."""
     videos = [one for one in container.streams.video if one.codec_context is not None]  # the rest have no decoder
-    moving = [one for one in videos if not int(one.disposition) & _ATTACHED_PICTURE]
+    moving = [one for one in videos if not one.disposition & Disposition.attached_pic]
     if not moving:
         raise undecodable(
             shown, "it has no video in it that can be decoded; send a film with pictures, as H.264 in MP4"
         )
-    stream = max(moving, key=lambda one: (bool(int(one.disposition) & 1), one.width * one.height, -one.index))
+    stream = max(
+        moving, key=lambda one: (bool(one.disposition & Disposition.default), one.width * one.height, -one.index)
+    )
     codec = stream.codec_context.name
     if codec not in CODECS:
         raise undecodable(shown, f"its codec is {codec}, which is not accepted; send it as H.264 in MP4")
     if not stream.time_base:
         raise undecodable(shown, "its frames have no time; send it as H.264 in MP4")
     return stream
-
-
-#: FFmpeg's AV_DISPOSITION_ATTACHED_PIC.
-_ATTACHED_PICTURE = 0x0400
 
 
 def _not_opened(head: bytes, shown: str, exc: FFmpegError) -> VideoUndecodable:
