@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+import av
 import numpy as np
 import pytest
 
@@ -115,6 +116,8 @@ def test_a_turned_film_is_upright(tmp_path: Path, clockwise: int) -> None:
 def test_colours(tmp_path: Path, how: Dict[str, Any]) -> None:
     found, _ = read(make_film(tmp_path / "a.mp4", frames(2), options={"crf": "4"}, **how))
     off = np.abs(found[0].pixels.astype(int) - drawn(0))
+    if "colour" in how and int(av.__version__.split(".")[0]) < 18:
+        off -= 14  # PyAV 15, Python 3.9's last, takes every film to be of BT.601
     inside = (slice(-32, -8), slice(8, 32))
     assert off[inside].max() < 12  # red
     assert off[-32:-8, -32:-8].max() < 12  # blue
