@@ -49,7 +49,8 @@ caffe2-test-here: .venv-caffe2/.ready $(VENV)/.dev
 
 # What shows that the code base runs on Python 3.9 and its older libraries; the queue is in tests/caffe2.
 PYTHON39_TESTS := tests/unit/engine tests/unit/models tests/unit/test_contract.py tests/unit/test_errors.py tests/unit/images/test_local.py \
-	tests/unit/test_settings.py tests/unit/storage/test_store.py tests/unit/pose/test_formats.py tests/unit/pose/test_people.py
+	tests/unit/test_settings.py tests/unit/storage/test_store.py tests/unit/pose/test_formats.py tests/unit/pose/test_people.py \
+	tests/unit/video
 
 .venv-caffe2/.ready: deploy/requirements-caffe2.txt
 	test -x $(CAFFE2) || $(PYTHON39) -m venv .venv-caffe2

@@ -1,1 +1,1 @@
-"""Films and their segments: what a film is, which of its frames are looked at, and their pixels. PyAV is used only here."""
+"""Films: what a film is, which of its frames are looked at, and their pixels. PyAV is used in this room alone."""

@@ -1,7 +1,8 @@
 """The boundary to FFmpeg: what it may open, and what its errors become.
 
 A film comes from a stranger. FFmpeg gets the file's bytes and nothing else: only demuxers that need no second file are
-admitted, and whatever names a file or an address is not opened. Its threads are off: a worker's other slots fill the cores.
+admitted, and whatever names a file or an address is not opened. Its threads are off: a worker's other slots fill the
+cores.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import BinaryIO, Dict, Iterator, NoReturn, Tuple
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from worker.errors import VideoTooLarge, VideoUndecodable
+from worker.video.mp4 import declares_too_much
 
 #: Demuxers, by the name that people give their files. None of them opens a second file: hls, dash, concat, sdp and
 #: image2 are not here.
@@ -42,51 +45,24 @@ FORMATS: Dict[str, str] = {
 _DEMUXERS = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm"}
 #: Decoders of video that are in use. FFmpeg has hundreds more, seldom tried and seldom needed.
 CODECS = frozenset(
-    [
-        "h264",
-        "hevc",
-        "vp8",
-        "vp9",
-        "av1",
-        "libdav1d",
-        "mpeg4",
-        "mpeg1video",
-        "mpeg2video",
-        "mjpeg",
-        "msmpeg4v1",
-        "msmpeg4",
-        "msmpeg4v2",
-        "msmpeg4v3",
-        "wmv1",
-        "wmv2",
-        "wmv3",
-        "vc1",
-        "theora",
-        "flv",
-        "h263",
-        "h263i",
-        "h263p",
-        "prores",
-        "dnxhd",
-        "ffv1",
-        "huffyuv",
-        "ffvhuff",
-        "utvideo",
-        "rawvideo",
-        "gif",
-        "apng",
-        "png",
-        "dvvideo",
-        "vp6",
-        "vp6a",
-        "vp6f",
-        "svq1",
-        "svq3",
-        "cinepak",
-        "qtrle",
-        "libvpx",
-        "libvpx-vp9",
-    ]
+    (
+        *("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libvpx", "libvpx-vp9"),
+        *(
+            "mpeg1video",
+            "mpeg2video",
+            "mpeg4",
+            "msmpeg4v1",
+            "msmpeg4",
+            "msmpeg4v2",
+            "msmpeg4v3",
+            "wmv1",
+            "wmv2",
+            "wmv3",
+        ),
+        *("vc1", "theora", "flv", "h263", "h263i", "h263p", "vp6", "vp6a", "vp6f", "svq1", "svq3", "cinepak", "qtrle"),
+        *("prores", "dnxhd", "dvvideo", "ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo"),
+        *("mjpeg", "gif", "apng", "png"),
+    )
 )
 #: What begins a file that is no film, and what to say of it.
 _OTHERS: Tuple[Tuple[bytes, str], ...] = (
@@ -98,6 +74,10 @@ _OTHERS: Tuple[Tuple[bytes, str], ...] = (
     (b"<?xml", "it is a manifest that names other files; send the film itself"),
     (b"<MPD", "it is a manifest that names other files; send the film itself"),
 )
+
+
+#: PyAV 15, which is Python 3.9's last, crashes on options where a container names its streams late, as MPEG-TS does.
+_OPTIONS_ARE_SAFE = int(av.__version__.split(".")[0]) >= 18
 
 
 class _Bytes:
@@ -134,14 +114,16 @@ def opened(file: BinaryIO, shown: str, max_pixels: int) -> Iterator[Tuple[InputC
     """
     file.seek(0)
     head = file.read(16)
-    file.seek(0)
     if not head:
         raise undecodable(shown, "it is empty; send a whole film")
+    if declares_too_much(file):
+        raise undecodable(shown, "it declares more frames than it has bytes; send a whole film")
+    file.seek(0)
     try:
         container = av.open(
             _Bytes(file),
             mode="r",
-            options={"max_pixels": str(max_pixels), "threads": "1"},
+            options={"max_pixels": str(max_pixels), "threads": "1"} if _OPTIONS_ARE_SAFE else {},
             container_options={
                 "format_whitelist": ",".join(_DEMUXERS.get(name, name) for name in FORMATS),
                 "codec_whitelist": ",".join(sorted(CODECS)),
@@ -153,7 +135,7 @@ def opened(file: BinaryIO, shown: str, max_pixels: int) -> Iterator[Tuple[InputC
     except FFmpegError as exc:
         raise _not_opened(head, shown, exc) from exc
     try:
-        stream = _video_of(container, head, shown)
+        stream = _video_of(container, shown)
         context = stream.codec_context
         context.thread_type = "NONE"
         context.thread_count = 1
@@ -167,23 +149,23 @@ def format_of(container: InputContainer) -> str:
     return FORMATS.get(container.format.name.split(",")[0], container.format.name)
 
 
-def _video_of(container: InputContainer, head: bytes, shown: str) -> VideoStream:
+def _video_of(container: InputContainer, shown: str) -> VideoStream:
     """The largest picture of those that move: the cover of a record is none."""
-    moving = [one for one in container.streams.video if not int(one.disposition) & _ATTACHED_PICTURE]
+    videos = [one for one in container.streams.video if one.codec_context is not None]  # the rest have no decoder
+    moving = [one for one in videos if not one.disposition & Disposition.attached_pic]
     if not moving:
-        raise undecodable(shown, "it has no video in it; send a film with pictures")
-    stream = max(moving, key=lambda one: (bool(int(one.disposition) & 1), one.width * one.height, -one.index))
-    context = stream.codec_context
-    if context is None or context.name not in CODECS:
-        name = "unknown" if context is None else context.name
-        raise undecodable(shown, f"its codec is {name}, which is not accepted; send it as H.264 in MP4")
+        raise undecodable(
+            shown, "it has no video in it that can be decoded; send a film with pictures, as H.264 in MP4"
+        )
+    stream = max(
+        moving, key=lambda one: (bool(one.disposition & Disposition.default), one.width * one.height, -one.index)
+    )
+    codec = stream.codec_context.name
+    if codec not in CODECS:
+        raise undecodable(shown, f"its codec is {codec}, which is not accepted; send it as H.264 in MP4")
     if not stream.time_base:
         raise undecodable(shown, "its frames have no time; send it as H.264 in MP4")
     return stream
-
-
-#: FFmpeg's AV_DISPOSITION_ATTACHED_PIC.
-_ATTACHED_PICTURE = 0x0400
 
 
 def _not_opened(head: bytes, shown: str, exc: FFmpegError) -> VideoUndecodable:

@@ -198,7 +198,7 @@ def _packets(container: InputContainer, stream: VideoStream, shown: str, bounds:
 
 
 def is_frame(packet: Packet, vp8: bool) -> bool:
-    """Whether a packet brings a frame that is shown: neither cut off by an edit list nor hidden (VP8's alone say so)."""
+    """Whether a packet brings a frame that is shown: an edit list cuts some off, and VP8 has hidden ones."""
     if not packet.size or packet.is_discard:
         return False
     return not vp8 or bool(bytes(packet)[0] & 0x10)

@@ -14,8 +14,8 @@ from worker.video.film import Film
 #: Frames of a segment, at most; its message then has fewer than 8 KB.
 MAX_FRAMES_PER_SEGMENT = 200
 FRAMES_PER_SEGMENT = 100
-#: Key frames that a segment names, the nearest first: the next is begun at where one does not lead to its first frame, as
-#: in films that are refreshed bit by bit (x264's intra-refresh).
+#: Key frames that a segment names, the nearest first: the next is begun at where one does not lead to its first frame,
+#: as in films that are refreshed bit by bit (x264's intra-refresh).
 _STARTS = 3
 
 
@@ -104,9 +104,10 @@ def plan(
     every = min(every, max(film.frames, 1))
     chosen = np.arange(from_, to, every)[:max_frames]
     if not len(chosen):
+        span = f"from {start_s or 0:g} s on" if end_s is None else f"between {start_s or 0:g} and {end_s:g} s"
         raise InvalidRequest(
-            f"No frame lies between start_s {start_s or 0:g} and end_s {'(none)' if end_s is None else format(end_s, 'g')}: "
-            f"the film has {film.frames} frames in {film.duration_s:.3f} s; name seconds within them."
+            f"No frame lies {span}: the film has {film.frames} frames in {film.duration_s:.3f} s; "
+            "name a span within them."
         )
     segments = []
     for number, at in enumerate(range(0, len(chosen), frames_per_segment)):

@@ -141,16 +141,26 @@ def test_of_a_film_that_was_cut_off_there_is_its_beginning(tmp_path: Path) -> No
     assert 10 < probed(path).frames < 50
 
 
+def _declaring(folder: Path, count: int) -> Path:
+    """A film of ten raw frames, whose sample table and chunks state that there are `count`."""
+    path = make_film(folder / "a.mov", frames(10), codec="rawvideo", pix_fmt="rgb24")
+    data = bytearray(path.read_bytes())
+    sizes, times, chunks = (data.rindex(name) for name in (b"stsz", b"stts", b"stsc"))
+    data[sizes + 12 : sizes + 16] = data[times + 12 : times + 16] = struct.pack(">I", count)
+    data[chunks + 16 : chunks + 20] = struct.pack(">I", count)
+    path.write_bytes(data)
+    return path
+
+
 def test_declared_frames_are_not_believed(tmp_path: Path) -> None:
-    """An MP4 whose sample table states a million frames of one size, for which there are no data."""
-    data = bytearray(make_film(tmp_path / "a.mp4", frames(10), codec="mjpeg", pix_fmt="yuvj420p").read_bytes())
-    at = data.index(b"stsz")
-    data[at + 8 : at + 16] = struct.pack(">II", 100, 1_000_000)
-    (tmp_path / "a.mp4").write_bytes(data)
-    try:
-        assert probed(tmp_path / "a.mp4").frames < 2000
-    except (VideoTooLarge, VideoUndecodable):
-        pass
+    assert probed(_declaring(tmp_path, 1_000_000)).frames <= 11  # the last may be cut off
+
+
+def test_a_file_that_declares_more_frames_than_it_has_bytes(tmp_path: Path) -> None:
+    """FFmpeg would make room for them: for these, 70 GB."""
+    path = _declaring(tmp_path, (1 << 31) - 1)
+    with pytest.raises(VideoUndecodable, match="declares more frames than it has bytes"):
+        probed(path)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,8 @@ class _Server:
 
     def __init__(self) -> None:
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port, self.met = self.socket.getsockname()[1], []  # type: Tuple[int, List[Any]]
+        self.port: int = self.socket.getsockname()[1]
+        self.met: List[Any] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -295,7 +306,7 @@ def damaged(data: bytes, seed: int) -> bytes:
 
 
 def looked_at(data: bytes) -> None:
-    """Probe, plan and read a film; only our errors may come out."""
+    """Probe, plan and read a film: no other errors than ours come out."""
     file = io.BytesIO(data)
     try:
         film = probe(file, "a film", BOUNDS)
@@ -303,8 +314,8 @@ def looked_at(data: bytes) -> None:
             reading = read_frames(file, film.head(), segment, "a film", BOUNDS)
             numbers = [frame.number for frame in reading]
             assert sorted(numbers + reading.missing) == [segment.frame_number(at) for at in range(len(segment.pts))]
-    except (VideoTooLarge, VideoUndecodable) as exc:
-        assert "a film" in str(exc)
+    except (VideoTooLarge, VideoUndecodable):
+        pass
 
 
 @pytest.mark.parametrize("seed", range(10))
