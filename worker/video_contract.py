@@ -1,7 +1,7 @@
 """The contract of a film: what a message of ``pose.video`` may ask for, and what its result says; see docs/message.md.
 
 Places, options, webhooks and ids are those of images, see :mod:`worker.contract`. The work is cut into parts, each a
-job of its own in the ledger whose id begins with the film's, such as ``film/look/3``; senders neither send nor see them.
+job of its own in the ledger whose id begins with the film's, as ``film/look/3``; senders neither send nor see them.
 """
 
 from __future__ import annotations

@@ -296,7 +296,7 @@ class Ledger:
             yield _text(job_id), float(died)
 
     def count(self) -> Dict[str, int]:
-        """How many jobs are ``running``, wait to be tried again (``later``), are films in ``parts``, and are ``dead``."""
+        """How many jobs are ``running``, wait for another attempt (``later``), are films in ``parts``, or ``dead``."""
         sets = ("running", "later", "parts", "dead")
         with self._client.pipeline(transaction=False) as pipe:
             for name in sets:

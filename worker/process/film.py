@@ -244,7 +244,7 @@ def failure(film_id: str, made: Plan, numbers: Sequence[int], why: str) -> Video
     first, others = made.segments[numbers[0]], f" and {len(numbers) - 1} others" if len(numbers) > 1 else ""
     return VideoFailed(
         f"Segment {numbers[0]}{others} of {len(made.segments)} of film {film_id} failed, from {first.times_s[0]:g} s "
-        f"on: {why.rstrip('.')}; what was found in the others is kept at {made.joined['keypoints']['url']}; retry the job, "
+        f"on: {why.rstrip('.')}; the rest is kept at {made.joined['keypoints']['url']}; retry the job, "
         "and only these are done again."
     )
 

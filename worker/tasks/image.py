@@ -6,10 +6,10 @@ from typing import Any, Dict, Sequence
 
 from worker.app import app
 from worker.contract import TASK, Job, parse_message
-from worker.tasks.job import JobTask
 from worker.jobs.attempt import Attempt
 from worker.notify.webhook import check_wanted
 from worker.people import side_enough
+from worker.tasks.job import JobTask
 
 
 class PoseTask(JobTask):

@@ -21,12 +21,12 @@ from worker.app import app
 from worker.broker.send import send, send_many
 from worker.contract import parse_job, parse_message
 from worker.errors import InvalidRequest, PoseError
-from worker.tasks.job import JobTask
 from worker.jobs.attempt import Attempt, InParts
 from worker.notify.webhook import check_wanted
 from worker.process.film import Plan, failure, result_of
 from worker.servers import DEFAULT_URL
 from worker.settings import settings
+from worker.tasks.job import JobTask
 from worker.video.film import Head
 from worker.video.plan import Segment
 from worker.video_contract import PART_TASK, VIDEO_TASK, Part, VideoJob, part_of
