@@ -108,6 +108,8 @@ class Tracker:
             raise ValueError(f"time_s: expected more than {self._now_s}, got {time_s}")
         self._before_s, self._now_s = self._now_s, time_s
         self._known = self._known.rows(time_s - self._known.seen_s <= self._options.gap_s)
+        if not len(keypoints) and not len(self._known.ids):  # as in most frames of many films
+            return np.zeros(0, np.int64)
         found = np.where(keypoints[..., 2:] > 0, keypoints[..., :2], np.nan).astype(float)
         gaps = time_s - self._known.seen_s
         faded = _FADE_S * (1 - np.exp(-gaps / _FADE_S))
