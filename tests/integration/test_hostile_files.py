@@ -80,7 +80,7 @@ def test_every_job_ends_typed_and_no_slot_is_lost(
         ("POSE_MAX_NET_PIXELS", 500_000, (300, 100), {"target_height": 600}, JobTooLarge),
         ("POSE_MAX_NET_MB", 600, (100, 100), {"target_height": 2048}, JobTooLarge),
         ("POSE_MAX_SLOT_MB", 256, (6000, 6000), {}, ImageTooLarge),
-        ("POSE_DECODE_LIMIT_S", 0.2, (6000, 6000), {}, ImageTooLarge),
+        ("POSE_DECODE_LIMIT_S", 0.05, (6000, 6000), {}, ImageTooLarge),
     ],
 )
 def test_what_takes_too_much_ends_at_its_first_attempt_and_its_neighbour_is_done(

@@ -219,7 +219,7 @@ def test_flower_shows_the_worker_and_its_task(observed: Observed, samples: Path,
         workers = wait_until(lambda: ask("workers?refresh=1"))
         [name] = workers
         assert name.startswith("cpu0@")
-        assert workers[name]["registered"] == ["pose.estimate"]
+        assert workers[name]["registered"] == ["pose.estimate", "pose.video", "pose.video_part"]
         assert [queue["name"] for queue in workers[name]["active_queues"]] == [QUEUE]
         # Flower asks the workers for events every five seconds; what ran before is not in its list.
         with PoseClient(observed.broker, queue=QUEUE) as client:

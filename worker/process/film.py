@@ -5,7 +5,6 @@ Each is one attempt; what it leaves for the next one lies in the overlay store, 
 
 from __future__ import annotations
 
-import gzip
 import json
 import tempfile
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from worker.video.plan import Segment, plan
 from worker.video.reader import Frame, read_frames
 from worker.video_contract import Part, Video, VideoJob, VideoResult
 
-_LINES, _FILM = "application/gzip", "video/mp4"
+_LINES, _FILM, _PLAN = "application/gzip", "video/mp4", "application/json"
 #: Most bytes of a segment's people, or of a film's, when they are read again.
 _MOST_LINES, _MOST_FILM = 1 << 30, 1 << 34
 
@@ -66,12 +65,12 @@ class Plan(NamedTuple):
             "segments": [segment.to_message() for segment in self.segments],
             "joined": self.joined,
         }
-        return gzip.compress(json.dumps(fields).encode(), mtime=0)
+        return json.dumps(fields).encode()
 
     @classmethod
     def loads(cls, data: bytes) -> Plan:
         """From what was kept; raises ValueError if it is none."""
-        fields = json.loads(gzip.decompress(data))
+        fields = json.loads(data)
         segments = [Segment.of(segment) for segment in fields["segments"]]
         return cls(Video.model_validate(fields["video"]), Head.of(fields["head"]), segments, fields["joined"])
 
@@ -108,12 +107,12 @@ class FilmWork:
         return self._keep(film_id, Plan(_described(film, job), film.head(), segments))
 
     def _keep(self, film_id: str, made: Plan) -> Plan:
-        self._slot.put(f"{film_id}/plan", made.dumps(), _LINES)
+        self._slot.put(film_id, made.dumps(), _PLAN)
         return made
 
     def planned(self, film_id: str) -> Plan:
         """The plan that was kept; raises StorageUnavailable."""
-        return Plan.loads(self._kept(f"{film_id}/plan", _LINES, _MOST_LINES))
+        return Plan.loads(self._kept(film_id, _PLAN, _MOST_LINES))
 
     def look(self, part: Part, job: VideoJob, head: Head, segment: Segment, attempt: Attempt) -> int:
         """Find the people in a segment, and keep them; returns the number of frames."""
@@ -200,12 +199,10 @@ class FilmWork:
 
     def clear(self, film_id: str, made: Plan) -> None:
         """Remove what was left for later steps; what cannot be removed expires."""
-        ids = [f"{film_id}/plan"]
-        ids += [Part(film_id, step, segment.number).id for segment in made.segments for step in ("look", "draw")]
-        for part in ids:
-            self._slot.stored.delete(key_of(part, _LINES))
-            if "/draw/" in part:
-                self._slot.stored.delete(key_of(part, _FILM))
+        self._slot.stored.delete(key_of(film_id, _PLAN))
+        for segment in made.segments:
+            for step, kind in (("look", _LINES), ("draw", _LINES), ("draw", _FILM)):
+                self._slot.stored.delete(key_of(Part(film_id, step, segment.number).id, kind))
 
     def skeleton(self, job: AnyJob) -> Skeleton:
         return self._slot.net_of(job).estimator.skeleton

@@ -14,6 +14,7 @@ from worker.storage.file import FileStore
 from worker.storage.redis import RedisStore
 from worker.storage.s3 import S3Store
 from worker.storage.store import Store
+from worker.video_contract import part_of
 
 #: What jobs store, by its type: the key, with the job's id for the braces.
 _KEYS = {
@@ -22,6 +23,7 @@ _KEYS = {
     "video/mp4": "overlay/{}.mp4",
     "application/zip": "maps/{}.npz",
     "application/gzip": "keypoints/{}.jsonl.gz",
+    "application/json": "plan/{}.json",
 }
 
 
@@ -44,12 +46,13 @@ def open_store(url: str, prefix: str = "") -> Store:
 
 
 def key_of(job_id: str, media_type: str) -> str:
-    """The key of what job `job_id` stores of this type: its overlay, or its maps.
+    """The key of what job `job_id`, or a part of a film, stores of this type: its overlay, its maps, its keypoints.
 
     Raises:
         KeyError: no job stores such a thing.
     """
-    return _KEYS[media_type].format(job_id.replace("/", "~"))  # of a part of a film, which is no folder's
+    part = part_of(job_id)
+    return _KEYS[media_type].format("~".join(map(str, part)) if part else job_id)
 
 
 def fetch(store: Store, stored: Overlay, job_id: str) -> bytes:

@@ -187,7 +187,7 @@ def test_a_person_revives_or_removes_what_is_dead(ledger: Ledger, result: Any, r
     _begin(ledger, result)
     ledger.later("j", "one", "boo", 0, 1, result("retry"))
     ledger.finish("j", "dead", result("dead letter"))
-    assert ledger.count() == {"running": 0, "later": 0, "dead": 1}
+    assert ledger.count() == {"running": 0, "later": 0, "parts": 0, "dead": 1}
     assert ledger.requeue("j") == MESSAGE
     assert redis_client.get(result("").key) is None
     assert _begin(ledger, result)[:2] == ("begun", 1)
