@@ -145,6 +145,8 @@ def test_a_sender_of_films_does_its_work(deployment: Deployment, tmp_path: Path,
         assert other.cancel()
         with pytest.raises(JobCancelled):
             other.result(10)
+    with deployment.redis("admin") as admin:  # messages of its segments are taken, and dropped
+        wait_until(lambda: not admin.exists("pose", "unacked"), 30)
 
 
 #: A Celery client that knows nothing of this project. Its arguments: the URL, and an image.

@@ -118,7 +118,7 @@ def table(reports: Sequence[Mapping[str, Any]]) -> str:
 
 def _row(report: Mapping[str, Any]) -> Sequence[str]:
     net: Dict[str, Any] = report["net"]
-    busy = sum(1 for slot in report["slots"] if slot["busy_s"])
+    busy = sum(1 for slot in report["slots"] if slot["busy_s"] is not None)
     return (
         report["worker"],
         _state(report),
