@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 #: Decimals of a position, in pixels, and of a confidence: finer than any net's precision.
 _POSITION_DECIMALS = 2
 _CONFIDENCE_DECIMALS = 4
+_TENS = 10.0 ** np.array([_POSITION_DECIMALS, _POSITION_DECIMALS, _CONFIDENCE_DECIMALS])
 #: Pixels of an image for each of the net's input, either way. With fewer, joints move by 0.5 % of a person.
 _PIXELS_ENOUGH = 4
 
@@ -27,25 +28,27 @@ def from_people(people: People) -> List[Person]:
     """`people` for a result: a joint that was not found becomes null."""
     return [
         Person(
-            score=round(float(score), _CONFIDENCE_DECIMALS),
-            keypoints=_rounded(joints),
-            **{part: _rounded(found[number]) for part, found in people.parts.items()},
+            score=rounded_score(score),
+            keypoints=rounded(joints),
+            **{part: rounded(found[number]) for part, found in people.parts.items()},
         )
         for number, (joints, score) in enumerate(zip(people.keypoints, people.scores))
     ]
 
 
-def _rounded(joints: np.ndarray) -> Tuple[Keypoint, ...]:
+def rounded(joints: np.ndarray) -> Tuple[Keypoint, ...]:
+    """Joints, float32 (K, 3), as a result has them; null where one was not found."""
+    # A float32 times a power of ten is exact in float64 here, so this is what Python's round makes of each.
+    values = np.rint(joints.astype(np.float64) * _TENS) / _TENS
     return tuple(
-        None
-        if confidence <= 0
-        else (
-            round(float(x), _POSITION_DECIMALS),
-            round(float(y), _POSITION_DECIMALS),
-            round(float(confidence), _CONFIDENCE_DECIMALS),
-        )
-        for x, y, confidence in joints
+        (x, y, confidence) if found else None
+        for (x, y, confidence), found in zip(values.tolist(), (joints[:, 2] > 0).tolist())
     )
+
+
+def rounded_score(score: float) -> float:
+    """A person's score as a result has it."""
+    return round(float(score), _CONFIDENCE_DECIMALS)
 
 
 def to_people(persons: Sequence[Person], skeleton: Skeleton = COCO_18) -> People:

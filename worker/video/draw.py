@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Deque, Dict, Iterable, Mapping, Optional, Tuple
+from typing import Any, Deque, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -26,11 +26,14 @@ class Drawer:
 
     Args:
         skeleton: of the people.
-        style: as of :func:`worker.pose.overlay.draw_overlay`; by the colours ``people``, each id has one of its own.
+        style: as of :func:`worker.pose.overlay.draw_overlay`; but by keypoints, each id has a colour of its own,
+            which it keeps.
     """
 
     def __init__(self, skeleton: Skeleton, style: Mapping[str, Any]) -> None:
         self._skeleton, self._style = skeleton, dict(style)
+        named = isinstance(self._style["colors"], str)
+        self._palette: Sequence[Color] = PEOPLE_COLORS if named else self._style["colors"]
         #: By id: when and where people were, of the last second.
         self._ways: Dict[int, Deque[Tuple[float, Tuple[int, int]]]] = {}
 
@@ -43,14 +46,14 @@ class Drawer:
         """A new picture of a frame, uint8 (H, W, 3) BGR, with the people `found` in it."""
         style, people = self._style, found.people if found else People.nobody(len(self._skeleton.keypoints))
         ids = [] if found is None or found.ids is None else found.ids.tolist()
-        if ids and style["colors"] == "people":
-            style = {**style, "colors": [_color(one) for one in ids]}
+        if ids and style["colors"] != "keypoints":  # by id, for people change places from frame to frame
+            style = {**style, "colors": [self._color(one) for one in ids]}
         picture = draw_overlay(pixels, people, skeleton=self._skeleton, **style)
         if found is not None and ids:
             self._follow(found)
             side = sum(picture.shape[:2]) / 2
+            self._draw_ways(picture, ids, found.time_s, max(1, round(side * _TRAIL)))
             for one, joints in zip(ids, people.keypoints):
-                self._draw_way(picture, one, found.time_s, max(1, round(side * _TRAIL)))
                 _draw_number(picture, one, joints, side * _NUMBER)
         return picture
 
@@ -66,17 +69,24 @@ class Drawer:
             if not way:
                 del self._ways[one]
 
-    def _draw_way(self, picture: np.ndarray, one: int, time_s: float, line: int) -> None:
-        way = self._ways.get(one, ())
-        points = [(*point, at) for at, point in way]
-        for (x, y, _), (to_x, to_y, at) in zip(points, points[1:]):
-            strength = 1 - (time_s - at) / TRAIL_S
-            color = tuple(int(part * strength) for part in _color(one))
-            cv2.line(picture, (x, y), (to_x, to_y), color, line, cv2.LINE_AA)
+    def _draw_ways(self, picture: np.ndarray, ids: Sequence[int], time_s: float, line: int) -> None:
+        """Lay the ways over the picture, the older the fainter."""
+        drawn, mask = np.zeros_like(picture), np.zeros(picture.shape[:2], np.uint8)
+        for one in ids:
+            way, color = list(self._ways.get(one, ())), self._color(one)
+            for (_, start), (at, end) in zip(way, way[1:]):
+                strength = 1 - (time_s - at) / TRAIL_S
+                faint = tuple(int(part * strength) for part in color)
+                cv2.line(drawn, start, end, faint, line, cv2.LINE_AA)
+                cv2.line(mask, start, end, int(255 * strength), line, cv2.LINE_AA)
+        x, y, wide, high = cv2.boundingRect(mask)
+        if wide:
+            at_ways = slice(y, y + high), slice(x, x + wide)
+            rest = cv2.merge([cv2.bitwise_not(mask[at_ways])] * 3)
+            picture[at_ways] = cv2.add(cv2.multiply(picture[at_ways], rest, scale=1 / 255), drawn[at_ways])
 
-
-def _color(one: int) -> Color:
-    return PEOPLE_COLORS[one % len(PEOPLE_COLORS)]
+    def _color(self, one: int) -> Color:
+        return self._palette[one % len(self._palette)]
 
 
 def _draw_number(picture: np.ndarray, one: int, joints: np.ndarray, height: float) -> None:

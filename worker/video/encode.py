@@ -10,8 +10,8 @@ from typing import Any, Iterable, Iterator, Sequence, Tuple
 import av
 import numpy as np
 
-#: Of a film's time stamps, which keep each frame's own time.
-_TIME_BASE = Fraction(1, 90_000)
+#: Of a film's time stamps, which keep each frame's own time; MPEG-4 part 2 has none finer than 1/65535.
+_TIME_BASE = Fraction(1, 60_000)
 #: Frames from one key frame to the next at the most, between which players seek.
 _GOP = 60
 #: H.264 where the library has an encoder, else what every player still reads.
@@ -65,16 +65,28 @@ def join_films(parts: Sequence[Tuple[Path, float]], out: Path) -> None:
     Args:
         parts: where they lie, and the times in seconds at which they begin.
         out: is written; what a player needs first stands first in it.
+
+    Raises:
+        ValueError: one was encoded otherwise than the first, and would be shown as garbage behind it.
     """
     with av.open(str(out), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = None
+        stream, first = None, None
         for path, start_s in parts:
             with av.open(str(path)) as part:
                 source = part.streams.video[0]
-                stream = stream or container.add_stream_from_template(source)
+                if stream is None:
+                    stream, first = container.add_stream_from_template(source), _encoding(source)
+                elif _encoding(source) != first:
+                    raise ValueError(f"{path.name} was encoded otherwise than {parts[0][0].name}")
                 for packet in _moved(part, source, round((start_s - parts[0][1]) / _TIME_BASE)):
                     packet.stream = stream
                     container.mux(packet)
+
+
+def _encoding(source: Any) -> Tuple[Any, ...]:
+    """What films must have in common to be put together as they are."""
+    context = source.codec_context
+    return context.name, context.width, context.height, context.extradata
 
 
 def _moved(part: Any, source: Any, ticks: int) -> Iterator[Any]:

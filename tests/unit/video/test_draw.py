@@ -50,6 +50,26 @@ def test_a_person_has_the_colour_of_the_id_a_number_and_a_trail() -> None:
     assert not np.array_equal(still, _drawn([_found(9, (4,))], 0)[0])
 
 
+@pytest.mark.parametrize("colors", ["people", "#ff0000,#00ff00"])
+def test_who_changes_places_keeps_the_colour(colors: str) -> None:
+    style = to_style(OverlayOptions(colors=colors))
+    found, black = _found(0, (0, 1)), np.zeros((240, 400, 3), np.uint8)
+    turned = FrameFound(0, 0.0, People(found.people.keypoints[::-1], found.people.scores), np.array([1, 0]))
+    one_way, other_way = (
+        Drawer(COCO_18, style).draw(black, one)[130:] for one in (found, turned)
+    )  # where one of them is
+    np.testing.assert_array_equal(one_way, other_way)
+
+
+def test_a_trail_vanishes_into_the_picture() -> None:
+    white = np.full((240, 400, 3), 255, np.uint8)
+    drawer = Drawer(COCO_18, to_style(OverlayOptions(colors="people", render_threshold=1)))  # no joints
+    pictures = [drawer.draw(white, _found(number, (0,))) for number in range(25)]
+    old = pictures[-1][:, :80]  # where the person was at first: numbers are above it
+    assert (old != 255).any()
+    assert old[old.min(axis=2) < 255].max(axis=1).min() > 200  # red, fainter; nothing dark
+
+
 def test_a_frame_without_people_is_as_it_was() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
     np.testing.assert_array_equal(Drawer(COCO_18, STYLE).draw(pixels, None), pixels)
@@ -95,6 +115,24 @@ def test_a_segment_that_begins_with_a_missing_frame_keeps_its_times(tmp_path: Pa
     with av.open(str(tmp_path / "out.mp4")) as film:
         times = [float(frame.time) for frame in film.decode(video=0)]
     assert times == pytest.approx([*TIMES[:10], *TIMES[12:20]], abs=1e-3)
+
+
+def test_without_h264_the_film_is_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.video.encode._CODECS", ("mpeg4",))
+    for at in (0, 30):
+        (tmp_path / f"{at}.mp4").write_bytes(encode(_pictures(TIMES)[at : at + 30], TIMES[at], 90))
+    join_films([(tmp_path / f"{at}.mp4", TIMES[at]) for at in (0, 30)], tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as film:
+        assert film.streams.video[0].codec_context.name == "mpeg4"
+        assert [float(frame.time) for frame in film.decode(video=0)] == pytest.approx(TIMES, abs=1e-3)
+
+
+def test_films_that_do_not_fit_are_not_put_together(tmp_path: Path) -> None:
+    for name, side in (("a", 64), ("b", 96)):
+        picture = np.zeros((64, side, 3), np.uint8)
+        (tmp_path / f"{name}.mp4").write_bytes(encode([(picture, 0.0), (picture, 0.1)], 0.0, 90))
+    with pytest.raises(ValueError, match=r"b\.mp4 was encoded otherwise than a\.mp4"):
+        join_films([(tmp_path / "a.mp4", 0.0), (tmp_path / "b.mp4", 0.2)], tmp_path / "out.mp4")
 
 
 def test_no_frames_are_no_film() -> None:

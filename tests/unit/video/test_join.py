@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from typing import List
+from typing import Any, List
 
 import numpy as np
 import pytest
@@ -113,6 +113,63 @@ def test_joints_that_tremble_are_smoothed() -> None:
 def test_what_are_no_lines_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of many kinds
         list(loads(gzip.compress(line + b"\n"), COCO_18))
+
+
+_BODY = [[1, 2, 0.5]] * 18
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        [{"score": 0.5, "keypoints": [["1", "2", "0.5"]] * 18}],
+        [{"score": 0.5, "keypoints": [[True, False, True]] * 18}],
+        [{"score": 0.5, "keypoints": [[1e300, 2, 0.5]] * 18}],
+        [{"score": 0.5, "keypoints": [[1, 2, -1]] * 18}],
+        [{"score": 0.5, "keypoints": [[float("nan"), 2, 0.5]] * 18}],
+        [{"score": 0.5, "keypoints": [[float("inf"), 2, 0.5]] * 18}],
+        [{"score": 0.5, "keypoints": [1] * 54}],
+        [{"score": 0.5, "keypoints": _BODY, "hand_left": [None] * 20}],
+        [{"score": "0.5", "keypoints": _BODY}],
+        [{"score": float("nan"), "keypoints": _BODY}],
+        [{"id": "3", "score": 0.5, "keypoints": _BODY}],
+        [{"id": 3.5, "score": 0.5, "keypoints": _BODY}],
+        [{"id": -1, "score": 0.5, "keypoints": _BODY}],
+        [{"id": 1, "score": 0.5, "keypoints": _BODY}] * 2,  # two with one id
+        [{"id": 1, "score": 0.5, "keypoints": _BODY}, {"score": 0.5, "keypoints": _BODY}],
+        ["somebody"],
+    ],
+)
+def test_what_are_no_people_is_refused(people: List[Any]) -> None:
+    line = json.dumps({"frame": 1, "time_s": 0.5, "people": people}).encode()
+    with pytest.raises(ValueError, match="no lines of a film's people"):
+        list(loads(gzip.compress(line), COCO_18))
+
+
+@pytest.mark.parametrize(("number", "time_s"), [(4, 0.9), (5, 0.9), (6, 0.5), (6, 0.4)])
+def test_frames_that_are_out_of_order_are_refused(number: int, time_s: float) -> None:
+    lines = [{"frame": at, "time_s": when, "people": []} for at, when in ((5, 0.5), (number, time_s))]
+    data = gzip.compress("\n".join(map(json.dumps, lines)).encode())
+    with pytest.raises(ValueError, match="out of order"):
+        list(loads(data, COCO_18))
+
+
+def test_no_more_is_unpacked_than_is_allowed(film: List[FrameFound]) -> None:
+    data = dumps(film)
+    size = len(gzip.decompress(data))
+    assert len(list(loads(data, COCO_18, size))) == COUNT
+    frames = loads(data, COCO_18, size - 1)
+    assert next(frames).number == 0
+    with pytest.raises(ValueError, match="more than"):
+        list(frames)
+
+
+def test_bytes_that_were_damaged_are_refused(film: List[FrameFound]) -> None:
+    data, draws = dumps(film), np.random.default_rng(7)
+    for place in draws.integers(20, len(data), 60):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(draws.integers(8))
+        with pytest.raises(ValueError, match="no lines of a film's people"):
+            list(loads(bytes(damaged), COCO_18))
 
 
 def test_what_is_no_gzip_is_refused(film: List[FrameFound]) -> None:
